@@ -1,0 +1,1 @@
+"""The command line: one file a command, with options, messages and exit codes; no pixels."""

@@ -1,0 +1,69 @@
+"""Options that several commands share, each written once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from deconv_cli.cli.streams import Streams
+from deconv_cli.errors import UsageError
+
+Number = TypeVar("Number", int, float)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|fp32|bf16|fp16",
+        help="Number format; auto: bf16 for 8-bit pictures where the processor has it natively, else fp32.",
+    ),
+]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Look into folders inside folders.")]
+Weights = Annotated[str, typer.Option(metavar="NAME|FILE", help="Bundled weights, or a file that train wrote.")]
+Tta = Annotated[bool, typer.Option("--tta", help="Average over the 8 symmetries: 8 times slower, a little better.")]
+
+
+class _ToStreams(logging.Handler):
+    def __init__(self, streams: Streams) -> None:
+        super().__init__()
+        self.streams = streams
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        (self.streams.warning if record.levelno >= logging.WARNING else self.streams.message)(text)
+
+
+def parse_numbers(
+    text: str | None, option: str, separator: str, number: Callable[[str], Number]
+) -> list[Number] | None:
+    """Turn a text such as ``15,25,50`` into numbers; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If a part is no number.
+    """
+    if text is None:
+        return None
+    try:
+        return [number(part) for part in text.split(separator)]
+    except ValueError:
+        raise UsageError(f"{option} takes numbers separated by '{separator}', not '{text}'") from None
+
+
+def set_up(context: typer.Context, *, quiet: bool, verbose: bool) -> Streams:
+    """Return the streams of the command, with the package's log going to them at the chosen level."""
+    streams: Streams = context.obj
+    streams.quiet = quiet
+    log = logging.getLogger("deconv_cli")
+    log.handlers = [_ToStreams(streams)]
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.propagate = False
+    return streams

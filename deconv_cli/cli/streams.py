@@ -1,0 +1,118 @@
+"""Where a command reads and writes: data on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+Item = TypeVar("Item")
+
+
+class Bar(Protocol):
+    """A progress bar: tqdm's."""
+
+    n: int
+    total: int
+
+    def update(self, n: int = 1) -> object:
+        """Advance by `n`."""
+
+    def set_postfix_str(self, s: str) -> object:
+        """Show a short text at the end."""
+
+
+@dataclass
+class Streams:
+    """The three streams of a command, in one object that tests replace whole.
+
+    Attributes
+    ----------
+    stdin, stdout
+        Binary streams.
+    stderr
+        Text stream.
+    quiet
+        Set by ``--quiet``: no messages and no progress, only errors.
+    """
+
+    stdin: BinaryIO
+    stdout: BinaryIO
+    stderr: TextIO
+    quiet: bool = False
+
+    @classmethod
+    def of_process(cls) -> Streams:
+        """Return the streams of the process."""
+        return cls(sys.stdin.buffer, sys.stdout.buffer, sys.stderr)
+
+    def data(self, text: str, *, to_stderr: bool = False) -> None:
+        """Write a line of results."""
+        if to_stderr:
+            self.stderr.write(text + "\n")
+            self.stderr.flush()
+        else:
+            self.stdout.write((text + "\n").encode())
+            self.stdout.flush()
+
+    def json(self, value: Any, *, to_stderr: bool = False) -> None:  # noqa: ANN401 - any JSON value
+        """Write one line of JSON; numbers that are not finite must have been turned into null before."""
+        self.data(json.dumps(value, ensure_ascii=False, allow_nan=False), to_stderr=to_stderr)
+
+    def table(self, table: RenderableType) -> None:
+        """Print a rich table as a result."""
+        from io import StringIO
+
+        from rich.console import Console
+
+        terminal = self.stdout.isatty()
+        text = StringIO()
+        Console(file=text, force_terminal=terminal, width=None if terminal else 120).print(table)
+        self.data(text.getvalue().rstrip("\n"))
+
+    def message(self, text: str) -> None:
+        """Tell the user something, unless quiet."""
+        if not self.quiet:
+            self._console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warning(self, text: str) -> None:
+        """Warn the user, unless quiet."""
+        if not self.quiet:
+            self._print_labelled("warning", "yellow", text)
+
+    def error(self, text: str) -> None:
+        """Report a failure in one line, quiet or not."""
+        self._print_labelled("error", "red", text)
+
+    @contextmanager
+    def progress(self, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
+        """Show a progress bar inside the block, if stderr is a terminal and the command is not quiet."""
+        from tqdm import tqdm
+
+        hidden = self.quiet or not self.stderr.isatty()
+        with tqdm(total=total, initial=done, unit=unit, file=self.stderr, disable=hidden, dynamic_ncols=True) as bar:
+            yield bar
+
+    def track(self, items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
+        """Yield the items with a progress bar."""
+        with self.progress(total, unit) as bar:
+            for item in items:
+                yield item
+                bar.update()
+
+    def _print_labelled(self, label: str, colour: str, text: str) -> None:
+        from rich.text import Text
+
+        line = Text.assemble((f"{label}: ", colour), " ".join(text.split()))
+        self._console().print(line, soft_wrap=True, highlight=False)
+
+    def _console(self) -> Console:
+        from rich.console import Console
+
+        return Console(file=self.stderr)

@@ -1,0 +1,213 @@
+"""``deconv train``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deconv_cli.cli import options as shared
+from deconv_cli.cli.exit_codes import ExitCode
+from deconv_cli.cli.signals import graceful_stop
+from deconv_cli.cli.streams import Streams
+from deconv_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from deconv_cli.training.config import TrainConfig
+    from deconv_cli.training.loop import Progress, Result, RunFiles
+    from deconv_cli.training.validation import Score
+
+
+def train(
+    context: typer.Context,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", show_default=False, help="Clean pictures, found recursively."),
+    ],
+    task: Annotated[str | None, typer.Option(metavar="denoise", help="What the network is to undo. [denoise]")] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="relu, leaky_relu, prelu, tanh, sigmoid, elu, gelu, silu, mish or identity; the initialisation"
+            " is matched to it. [relu]",
+        ),
+    ] = None,
+    noise_level: Annotated[
+        str | None, typer.Option(metavar="LOW:HIGH", help="Range of sigma on the 0..255 scale. [0:75]")
+    ] = None,
+    gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.25]")] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pictures to validate on. [a tenth of the training pictures, 1 to 16]"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps. [as many as --max-time allows]")] = None,
+    max_time: Annotated[str, typer.Option(metavar="TIME", help="Time to train, such as 90s, 30m or 2h.")] = "20m",
+    batch: Annotated[int | None, typer.Option(help="Patches a step. [16]")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels. [96]")] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Channels a level, from full resolution down. [32,64,128,240]"),
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3]")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="muon|adamw", help="How to descend. [muon]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.02, adamw 0.001]")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="l1|charbonnier|mse", help="What to minimise. [l1]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides initialisation and every draw. [0]")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Hyper-parameters; flags win over it.")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Weights to start from. [random initialisation]")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="auto|FILE", help="Checkpoint to go on from; auto: that of --out, if there is one."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The best weights. [FOLDER-TASK-ACTIVATION.safetensors]", show_default=False),
+    ] = None,
+    overwrite: shared.Overwrite = False,
+    device: shared.Device = "auto",
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> None:
+    """Train a network on folders of clean pictures.
+
+    deconv train ./images
+
+    deconv train ./images --activation tanh --max-time 1h
+
+    Beside the best weights a folder of the same name gets the last weights, the checkpoint, the effective
+    configuration, the log and its curves. Ctrl-C saves; --resume auto goes on.
+    """
+    streams = shared.set_up(context, quiet=quiet, verbose=verbose)
+    flags = {
+        "task": task,
+        "activation": activation,
+        "level_range": shared.parse_numbers(noise_level, "--noise-level", ":", float),
+        "gray_share": gray_share,
+        "steps": steps,
+        "batch": batch,
+        "patch": patch,
+        "widths": shared.parse_numbers(widths, "--widths", ",", int),
+        "blocks": shared.parse_numbers(blocks, "--blocks", ",", int),
+        "optimizer": optimizer,
+        "lr": lr,
+        "loss": loss,
+        "seed": seed,
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    max_seconds = parse_time(max_time)
+    from deconv_cli.network.bundled import find_weights
+    from deconv_cli.network.device import find_device
+    from deconv_cli.training import loop
+    from deconv_cli.training.config import config_from_dict, load_toml
+
+    settings = config_from_dict({**(load_toml(config) if config else {}), **given}, str(config or "options"))
+    name = folders[0].resolve().name
+    files = loop.RunFiles(out or Path(f"{name}-{settings.task}-{settings.activation}.safetensors"))
+    checkpoint = _find_checkpoint(resume, files.checkpoint)
+    if checkpoint:
+        settings = _config_to_resume(checkpoint, settings, given, config)
+    _refuse(files, replace=overwrite or checkpoint is not None)
+    for folder in (*folders, *([val] if val else [])):
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: there is no such folder of pictures")
+    start = find_weights(init) if init else None
+
+    with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
+
+        def report(progress: Progress) -> None:
+            bar.total = progress.steps
+            bar.update(progress.step - bar.n)
+            bar.set_postfix_str(f"loss {progress.loss:.4f}")
+            if progress.scores:
+                streams.message(f"step {progress.step} of {progress.steps}: {_in_words(progress.scores)}")
+
+        result = loop.train(
+            folders,
+            files.out,
+            settings,
+            validation=val,
+            init=start,
+            resume=checkpoint,
+            max_seconds=max_seconds,
+            device=find_device(device),
+            report=report,
+            stop=stop,
+        )
+    _finish(streams, files, result, json=json)
+    raise typer.Exit(stop.code or ExitCode.OK)
+
+
+def parse_time(text: str) -> float:
+    """Turn a time such as ``90s``, ``30m`` or ``1.5h`` into seconds; a bare number is minutes.
+
+    >>> [parse_time(text) for text in ("90s", "30m", "1.5h", "2")]
+    [90.0, 1800.0, 5400.0, 120.0]
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match or not float(match[1]):
+        raise UsageError(f"--max-time takes a time such as 90s, 30m or 2h, not '{text}'")
+    return float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[match[2]]
+
+
+def _find_checkpoint(resume: str | None, own: Path) -> Path | None:
+    if resume == "auto":
+        return own if own.is_file() else None
+    return Path(resume) if resume else None
+
+
+def _config_to_resume(
+    checkpoint: Path, settings: TrainConfig, given: dict[str, Any], config: Path | None
+) -> TrainConfig:
+    """Return the checkpoint's configuration, after checking that nothing was asked for that contradicts it."""
+    from deconv_cli.training.checkpoint import read_config
+
+    saved, _ = read_config(checkpoint)
+    before, now = saved.to_dict(), settings.to_dict()
+    named = now if config else given
+    changed = [key for key in named if before[key] != now[key] and not (key == "steps" and not now[key])]
+    if changed:
+        raise UsageError(
+            f"{checkpoint}: was made with other values of {', '.join(changed)}; leave them out to resume, or start anew"
+            " with --init"
+        )
+    return saved
+
+
+def _refuse(files: RunFiles, *, replace: bool) -> None:
+    if files.out.suffix != ".safetensors":
+        raise UsageError(f"{files.out}: weights are written as safetensors; give a name that ends in .safetensors")
+    if not replace and (files.out.exists() or files.folder.exists()):
+        raise UsageError(
+            f"{files.out}: a training was here already; use --resume auto to go on, --overwrite to replace it, or --out"
+        )
+
+
+def _in_words(scores: tuple[Score, ...]) -> str:
+    return ", ".join(
+        f"level {score.level:g}: {score.psnr:.2f} dB / {score.ssim:.4f} (input {score.input_psnr:.2f} /"
+        f" {score.input_ssim:.4f})"
+        for score in scores
+    )
+
+
+def _finish(streams: Streams, files: RunFiles, result: Result, *, json: bool) -> None:
+    from dataclasses import asdict
+
+    if json:
+        streams.json({"weights": str(files.out), **asdict(result)})
+    if result.skipped:
+        streams.warning(f"{result.skipped} steps were not finite and were left out")
+    if result.step < result.steps:
+        streams.message(f"stopped at step {result.step} of {result.steps}; go on with: --out {files.out} --resume auto")
+    streams.message(f"{files.out}: the best weights; log, curves and checkpoint are in {files.folder}")
+    streams.message(f"try them: deconv restore --weights {files.out} INPUT OUTPUT")

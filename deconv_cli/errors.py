@@ -1,0 +1,26 @@
+"""The exceptions a user of the package may meet."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DeconvError(Exception):
+    """Something the user can act on: one line that names the file or option and the way out."""
+
+
+class UsageError(DeconvError):
+    """The request itself cannot be carried out; nothing has been done."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
+    """Make the error for a name that is not in a registry, with the nearest one suggested.
+
+    >>> str(unknown_name("activation", "rellu", ["relu", "tanh"]))
+    "unknown activation 'rellu' (did you mean 'relu'?); valid: relu, tanh"
+    """
+    names = sorted(valid)
+    nearest = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean '{nearest[0]}'?)" if nearest else ""
+    return UsageError(f"unknown {kind} '{name}'{hint}; valid: {', '.join(names)}")

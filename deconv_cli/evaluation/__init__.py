@@ -1,0 +1,1 @@
+"""Scoring folders, and measuring weights by the protocols of the papers."""

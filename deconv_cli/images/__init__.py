@@ -1,0 +1,22 @@
+"""Pictures on disk: reading them whole, writing them safely, finding them in folders."""
+
+from deconv_cli.images.alpha import bleed_alpha
+from deconv_cli.images.atomic import write_atomically
+from deconv_cli.images.frame import Frame
+from deconv_cli.images.paths import SUFFIXES, find_pictures, format_of, is_picture
+from deconv_cli.images.reading import MAX_PIXELS, read_frame, read_size
+from deconv_cli.images.writing import encode_frame
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Frame",
+    "bleed_alpha",
+    "encode_frame",
+    "find_pictures",
+    "format_of",
+    "is_picture",
+    "read_frame",
+    "read_size",
+    "write_atomically",
+]

@@ -1,0 +1,119 @@
+"""EXIF and XMP made to fit pixels that have been turned upright.
+
+EXIF blocks are edited in place, not parsed and written anew: makers' notes hold offsets into the block that
+only their makers can correct.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from PIL import Image
+
+PREFIX = b"Exif\0\0"
+
+MALFORMED = (
+    struct.error,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+)
+"""What Pillow is known to raise on EXIF that does not keep to the standard."""
+
+_ORIENTATION, _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
+_INTEGER_CODES = {1: "B", 3: "H", 4: "I"}
+
+# Of the tags that TIFF 6.0 itself defines these describe the picture; the others say how samples are stored.
+_LAST_TIFF_TAG = 532
+_DESCRIPTIVE = {269, 270, 271, 272, 285, 305, 306, 315, 316}
+# XMP and ICC travel on their own; Photoshop's block holds previews of the old pixels.
+_ELSEWHERE = {700, 34377, 34675}
+
+_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))([1-8])""")
+
+
+def make_upright(exif: bytes) -> tuple[bytes, int | None]:
+    """Set the orientation of an EXIF block to 1 and take its thumbnail out.
+
+    Returns
+    -------
+    tuple[bytes, int | None]
+        The block, with prefix, and the orientation it had, if it had one.
+
+    Raises
+    ------
+    ValueError, struct.error
+        If the block is malformed.
+    """
+    block = bytearray(re.sub(b"^(Exif\0\0)+", b"", exif))
+    if not block.startswith((b"II*\0", b"MM\0*")):
+        raise ValueError("not an EXIF block")
+    order = "<" if block.startswith(b"II") else ">"
+    (directory,) = struct.unpack_from(order + "I", block, 4)
+    orientation = None
+    for tag, code, position in _integers(block, directory, order):
+        if tag == _ORIENTATION:
+            (orientation,) = struct.unpack_from(code, block, position)
+            struct.pack_into(code, block, position, 1)
+    _cut_thumbnail(block, directory, order)
+    return PREFIX + bytes(block), orientation
+
+
+def make_xmp_upright(xmp: bytes) -> tuple[bytes, int | None]:
+    """Set the orientation in an XMP packet to 1; return the packet and the orientation it had, if any."""
+    found = _XMP_ORIENTATION.search(xmp)
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp), int(found[2]) if found else None
+
+
+def describe(tags: Image.Exif) -> bytes | None:
+    """Serialise the tags that describe the picture, without those that say how a TIFF stores it.
+
+    Returns
+    -------
+    bytes | None
+        An EXIF block with prefix, or None if no tag is left.
+
+    Raises
+    ------
+    Exception
+        One of `MALFORMED`.
+    """
+    for tag in list(tags):
+        if tag in _ELSEWHERE or (tag <= _LAST_TIFF_TAG and tag not in _DESCRIPTIVE):
+            del tags[tag]
+    tags.bigtiff = False
+    return tags.tobytes() if len(tags) else None
+
+
+def _integers(block: bytearray, directory: int, order: str) -> Iterator[tuple[int, str, int]]:
+    """Yield tag, struct code and position of the directory's single integers."""
+    (count,) = struct.unpack_from(order + "H", block, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind, length = struct.unpack_from(order + "HHI", block, entry)
+        if length == 1 and kind in _INTEGER_CODES:
+            yield tag, order + _INTEGER_CODES[kind], entry + 8
+
+
+def _cut_thumbnail(block: bytearray, directory: int, order: str) -> None:
+    """Unlink the second directory, which holds the thumbnail, and cut the thumbnail off if it comes last."""
+    (count,) = struct.unpack_from(order + "H", block, directory)
+    link = directory + 2 + 12 * count
+    (thumbnail,) = struct.unpack_from(order + "I", block, link)
+    if not thumbnail:
+        return
+    struct.pack_into(order + "I", block, link, 0)
+    try:
+        integers = list(_integers(block, thumbnail, order))
+    except struct.error:
+        return
+    found = {tag: struct.unpack_from(code, block, position)[0] for tag, code, position in integers}
+    start = found.get(_THUMBNAIL_OFFSET, 0)
+    if start > thumbnail > directory and start + found.get(_THUMBNAIL_LENGTH, 0) >= len(block.rstrip(b"\0")):
+        del block[start:]

@@ -1,0 +1,76 @@
+"""Which files are pictures, by name, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+from deconv_cli.errors import DeconvError
+
+SUFFIXES = MappingProxyType(
+    {
+        ".png": "png",
+        ".jpg": "jpg",
+        ".jpeg": "jpg",
+        ".jpe": "jpg",
+        ".jfif": "jpg",
+        ".webp": "webp",
+        ".bmp": "bmp",
+        ".tif": "tiff",
+        ".tiff": "tiff",
+    }
+)
+"""The format of every supported suffix (lower case)."""
+
+
+def format_of(path: Path) -> str | None:
+    """Return the format that the suffix of `path` stands for, or None if it is not a picture's.
+
+    >>> format_of(Path("scan.TIF"))
+    'tiff'
+    """
+    return SUFFIXES.get(path.suffix.lower())
+
+
+def is_picture(path: Path) -> bool:
+    """Tell whether `path` has the suffix of a supported format; the file is not looked at."""
+    return format_of(path) is not None
+
+
+def find_pictures(folder: Path, *, recursive: bool, exclude: Path | None = None) -> list[Path]:
+    """List the pictures in a folder by suffix, sorted.
+
+    Hidden files and folders are skipped. Links are followed, but not back into a folder that they lie in.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    recursive
+        Look into sub-folders too.
+    exclude
+        A sub-folder to leave out, such as the one that results go to. No effect if it is `folder` itself.
+
+    Raises
+    ------
+    DeconvError
+        If a folder cannot be read.
+    """
+    excluded = exclude.resolve() if exclude else None
+    return sorted(_walk(folder, recursive=recursive, excluded=excluded, above=frozenset()))
+
+
+def _walk(folder: Path, *, recursive: bool, excluded: Path | None, above: frozenset[Path]) -> Iterator[Path]:
+    above |= {folder.resolve()}
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise DeconvError(f"{folder}: the folder cannot be read ({error.strerror})") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if is_picture(entry) and entry.is_file():
+            yield entry
+        elif recursive and entry.is_dir() and entry.resolve() not in above | {excluded}:
+            yield from _walk(entry, recursive=True, excluded=excluded, above=above)

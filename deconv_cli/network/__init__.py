@@ -1,0 +1,1 @@
+"""The encoder-decoder, its activations and initialisation, and the weights files."""

@@ -1,0 +1,148 @@
+"""Weights files: safetensors with the model's description, recipe and scores in the metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deconv_cli.errors import DeconvError
+from deconv_cli.images import write_atomically
+from deconv_cli.network.description import Description
+from deconv_cli.network.encoder_decoder import EncoderDecoder
+
+METADATA_KEY = "deconv"
+FORMAT_VERSION = 1
+MAX_BYTES = 1 << 30
+"""A larger file is refused before anything is allocated."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model with its parameters.
+
+    Attributes
+    ----------
+    description
+        What the model is.
+    parameters
+        Parameter name to tensor, float32 on the processor.
+    recipe
+        The effective training configuration and the pictures it saw.
+    scores
+        What the training measured on its validation pictures.
+    sha256
+        Hash of the file it was read from; empty for one that was not read from a file.
+    """
+
+    description: Description
+    parameters: Mapping[str, Tensor]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    def build(self) -> EncoderDecoder:
+        """Make the network, in float32 on the processor, ready for inference."""
+        with torch.device("meta"):
+            network = EncoderDecoder(self.description.architecture)
+        network.load_state_dict(dict(self.parameters), assign=True)
+        return network.eval().requires_grad_(requires_grad=False)
+
+
+def save_weights(path: Path, weights: Weights, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a weights file atomically.
+
+    Parameters
+    ----------
+    path
+        The file to write; an existing one is replaced.
+    weights
+        What to write.
+    dtype
+        Number format on disk.
+
+    Raises
+    ------
+    DeconvError
+        If the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    header = {
+        "format": FORMAT_VERSION,
+        "description": weights.description.to_dict(),
+        "recipe": dict(weights.recipe),
+        "scores": dict(weights.scores),
+    }
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.parameters.items()}
+    write_atomically(path, save(tensors, {METADATA_KEY: json.dumps(header)}))
+
+
+def load_weights(path: Path) -> Weights:
+    """Read a weights file. Nothing in it is ever executed.
+
+    Parameters
+    ----------
+    path
+        A file that `save_weights` wrote.
+
+    Raises
+    ------
+    DeconvError
+        If the file is missing, damaged, not one of this project, or written by a newer version.
+    """
+    data = _read_bytes(path)
+    tensors, header = _parse(path, data)
+    try:
+        description = Description.from_dict(header["description"])
+        # Shapes only: a description that promises a huge network allocates nothing here.
+        with torch.device("meta"):
+            expected = EncoderDecoder(description.architecture).state_dict()
+    except (DeconvError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DeconvError(f"{path}: does not describe a model this version knows ({error})") from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in expected.items()}:
+        raise DeconvError(f"{path}: damaged weights: the tensors do not fit the described architecture")
+    return Weights(
+        description=description,
+        parameters={name: tensor.float() for name, tensor in tensors.items()},
+        recipe=header.get("recipe", {}),
+        scores=header.get("scores", {}),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DeconvError(f"{path}: too large for a weights file of this project (over {MAX_BYTES >> 20} MiB)")
+        return path.read_bytes()
+    except OSError as error:
+        raise DeconvError(f"{path}: cannot read the weights ({error.strerror})") from error
+
+
+def _parse(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        # A safetensors file starts with the length of its JSON header (8 bytes, little-endian).
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError) as error:
+        raise DeconvError(f"{path}: not a weights file, or a damaged one ({error})") from error
+    try:
+        header = json.loads(metadata[METADATA_KEY])
+        version = header["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeconvError(f"{path}: these weights were not written by deconv; give a file that train wrote") from error
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise DeconvError(f"{path}: written by a newer deconv (format {version}); upgrade deconv to use it")
+    return tensors, header

@@ -1,0 +1,1 @@
+"""Restoring: array to array, then files to files."""

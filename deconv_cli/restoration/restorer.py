@@ -1,0 +1,364 @@
+"""Array to array: prepare, tile, run, blend."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.images.alpha import bleed_alpha
+from deconv_cli.network.bundled import find_weights
+from deconv_cli.network.device import DTYPES, find_device, find_precision
+from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.weights import load_weights
+from deconv_cli.restoration.noise_estimation import estimate_noise_level
+from deconv_cli.restoration.tiling import Span, even_core, spans
+from deconv_cli.tasks import find_task
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+
+AUTO_TILE_SIDE = 1536
+"""Largest core, in pixels, of automatic tiles: its activations take about 1 GB in bfloat16 and 2 GB in float32."""
+SMALLEST_TILE = 64
+PRECISION_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored picture and what was done to it.
+
+    Attributes
+    ----------
+    pixels
+        The picture, in the shape and dtype of the input.
+    noise_level
+        The noise level that the network was given, on the 0..255 scale.
+    precision
+        Number format the network ran in: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    pixels: Pixels
+    noise_level: float
+    precision: str
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """How every tile of a picture is restored; the fields are those of `Restorer.restore`."""
+
+    noise_level: float
+    strength: float
+    dtype: torch.dtype
+    tta: bool
+
+
+class Restorer:
+    """A model that keeps its weights for many calls.
+
+    Parameters
+    ----------
+    weights
+        Name of bundled weights, or a file that ``deconv train`` wrote.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    precision
+        ``fp32``, ``bf16``, ``fp16``, or ``auto``: bfloat16 for 8-bit pictures where the processor has it natively,
+        else float32.
+
+    Raises
+    ------
+    DeconvError
+        If weights, device or precision cannot be had.
+
+    Examples
+    --------
+    >>> from skimage.data import chelsea
+    >>> restorer = Restorer("denoise")
+    >>> restorer.restore(chelsea()[:64, :64], noise_level=10).pixels.shape
+    (64, 64, 3)
+    """
+
+    def __init__(self, weights: str | Path = "denoise", *, device: str = "auto", precision: str = "auto") -> None:
+        self.weights = load_weights(find_weights(weights))
+        self.description = self.weights.description
+        self.task = find_task(self.description.task)
+        self.device = find_device(device)
+        self.precision = precision
+        find_precision(precision, self.device)
+        self._networks: dict[torch.dtype, EncoderDecoder] = {}
+
+    def restore(
+        self,
+        image: Pixels,
+        *,
+        alpha: Pixels | None = None,
+        noise_level: float | Literal["auto"] = "auto",
+        strength: float = 1.0,
+        tta: bool = False,
+        tile: int | Literal["auto", "off"] = "auto",
+    ) -> Restored:
+        """Restore one picture.
+
+        Parameters
+        ----------
+        image
+            H x W, H x W x 3 or H x W x 4 (alpha last, returned as it is); uint8, uint16, or float32 nominally in 0..1.
+            Float values may lie outside and are neither clipped nor rounded, in or out.
+        alpha
+            H x W of the same dtype, 0 for transparent, if it is not the last channel. What is fully transparent keeps
+            its pixels, and does not show in its surroundings.
+        noise_level
+            Standard deviation of the noise on the 0..255 scale; ``auto`` estimates it.
+        strength
+            1 is the network's result, 0 the input; between them a blend.
+        tta
+            Average over the eight symmetries of the square ("self-ensemble", Lim et al. 2017, arXiv 1707.02921,
+            section 3.4): eight times the time for a little quality.
+        tile
+            Side of a tile's core in pixels, rounded up to the network's stride; ``off`` runs the whole picture at
+            once. Tiled and untiled results are equal up to the rounding of the number format.
+
+        Raises
+        ------
+        DeconvError
+            If memory does not suffice even for small tiles, or the network's output is not finite.
+        UsageError
+            If the picture or an option is not as described.
+        """
+        check_image(image)
+        if not 0 <= strength <= 1:
+            raise UsageError(f"strength must be from 0 (the input) to 1 (full), not {strength:g}")
+        if image.ndim == 3 and image.shape[2] == 4:
+            inner = self.restore(
+                image[..., :3],
+                alpha=image[..., 3],
+                noise_level=noise_level,
+                strength=strength,
+                tta=tta,
+                tile=tile,
+            )
+            return dataclasses.replace(inner, pixels=np.dstack((inner.pixels, image[..., 3])))
+        level = self.find_noise_level(image, noise_level)
+        how = _Pass(level, strength, self._dtype_for(image.dtype), tta)
+        visible = image if alpha is None else bleed_alpha(image, alpha)
+        pixels = self._run(visible, how, self._core(tile, *image.shape[:2]))
+        if alpha is not None:
+            hidden = alpha == 0
+            pixels[hidden] = image[hidden]
+        return Restored(pixels, level, PRECISION_NAMES[how.dtype])
+
+    def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float:
+        """Return the level to tell the network: the one given, or the estimate, within the range of the training.
+
+        Raises
+        ------
+        UsageError
+            If a given level is outside the range.
+        """
+        low, high = self.description.level_range
+        if noise_level == "auto":
+            return min(max(estimate_noise_level(to_float(image)), low), high)
+        if not low <= noise_level <= high:
+            raise UsageError(
+                f"noise level {noise_level:g} is outside the range {low:g} to {high:g} of the weights "
+                f"'{self.description.name}'"
+            )
+        return float(noise_level)
+
+    def _dtype_for(self, image_dtype: np.dtype[np.generic]) -> torch.dtype:
+        if self.precision == "auto" and image_dtype != np.uint8:
+            return torch.float32
+        return find_precision(self.precision, self.device)
+
+    def _core(self, tile: int | Literal["auto", "off"], height: int, width: int) -> tuple[int, int]:
+        """Return height and width of the tiles' cores."""
+        architecture = self.description.architecture
+        if tile == "auto":
+            multiple = architecture.size_multiple
+            return even_core(height, AUTO_TILE_SIDE, multiple), even_core(width, AUTO_TILE_SIDE, multiple)
+        if tile == "off":
+            return architecture.round_up(height), architecture.round_up(width)
+        if tile < 1:
+            raise UsageError(f"the tile must be 'auto', 'off' or a positive number of pixels, not {tile}")
+        return architecture.round_up(tile), architecture.round_up(tile)
+
+    def _run(self, image: Pixels, how: _Pass, core: tuple[int, int]) -> Pixels:
+        """Restore all tiles, with smaller ones if memory runs out."""
+        try:
+            output = np.empty_like(image)
+            for rows, columns in self._tiles(image.shape[:2], core):
+                patch = image[rows.low : rows.high, columns.low : columns.high]
+                restored = self._run_tile(patch, rows, columns, how)
+                inner = (
+                    slice(rows.start - rows.low, rows.stop - rows.low),
+                    slice(columns.start - columns.low, columns.stop - columns.low),
+                )
+                output[rows.start : rows.stop, columns.start : columns.stop] = restored[inner]
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            smaller = self.description.architecture.round_up(max(core) // 2)
+            if smaller < SMALLEST_TILE:
+                raise DeconvError("memory does not suffice even for small tiles; close other programs") from error
+            log.warning("out of memory; going on with tiles of %d pixels", smaller)
+            return self._run(image, how, (smaller, smaller))
+        return output
+
+    def _tiles(self, shape: tuple[int, ...], core: tuple[int, int]) -> Iterator[tuple[Span, Span]]:
+        architecture = self.description.architecture
+        overlap, multiple = architecture.influence_radius, architecture.size_multiple
+        for rows in spans(shape[0], core[0], overlap, multiple):
+            for columns in spans(shape[1], core[1], overlap, multiple):
+                yield rows, columns
+
+    def _run_tile(self, patch: Pixels, rows: Span, columns: Span, how: _Pass) -> Pixels:
+        """Restore one tile with its context, padded where it reaches beyond the picture."""
+        height, width = patch.shape[:2]
+        padding = [(0, rows.high - rows.low - height), (0, columns.high - columns.low - width), (0, 0)][: patch.ndim]
+        clean_input = to_float(np.pad(patch, padding, mode="symmetric"))
+        image = torch.from_numpy(clean_input).to(self.device)
+        image = image[None, None].expand(-1, 3, -1, -1) if image.ndim == 2 else image.permute(2, 0, 1)[None]
+        residual = self._residual(image, how)[0]
+        residual = residual.mean(0) if patch.ndim == 2 else residual.permute(1, 2, 0)
+        restored = clean_input + np.float32(how.strength) * residual.cpu().numpy()
+        return from_float(restored[:height, :width], patch.dtype)
+
+    @torch.inference_mode()
+    def _residual(self, image: Tensor, how: _Pass) -> Tensor:
+        """Run the network on a 1 x 3 x H x W tile and return what is to be added, float32."""
+        plane = torch.full_like(image[:, :1], how.noise_level / self.task.condition_scale)
+        stacked = torch.cat((image, plane), 1).to(how.dtype, memory_format=torch.channels_last)
+        network = self._network(how.dtype).residual
+        output = self_ensemble(network, stacked) if how.tta else network(stacked).float()
+        if bool(torch.isfinite(output).all()):
+            return output
+        if how.dtype == torch.float32:
+            raise DeconvError("the network's output is not finite; check the weights and the input for NaN")
+        log.warning("the network's output is not finite in %s; running in float32", how.dtype)
+        return self._residual(image, dataclasses.replace(how, dtype=torch.float32))
+
+    def _network(self, dtype: torch.dtype) -> EncoderDecoder:
+        if dtype not in self._networks:
+            network = self.weights.build().to(self.device, dtype)
+            self._networks[dtype] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self._networks[dtype]
+
+
+def self_ensemble(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Average a network's output over the eight symmetries of the square, turned back; float32."""
+    total: Tensor | None = None
+    for quarter_turns in range(4):
+        for mirrored in (False, True):
+            turned = torch.rot90(x, quarter_turns, (2, 3))
+            turned = turned.flip(3) if mirrored else turned
+            output = network(turned.contiguous(memory_format=torch.channels_last)).float()
+            output = output.flip(3) if mirrored else output
+            output = torch.rot90(output, -quarter_turns, (2, 3))
+            total = output if total is None else total + output
+    assert total is not None
+    return total / 8
+
+
+def check_image(image: Pixels) -> None:
+    """Refuse what is not a picture.
+
+    Raises
+    ------
+    UsageError
+        If shape or dtype is wrong, or a value is not finite.
+    """
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)) or 0 in image.shape:
+        raise UsageError(f"a picture is H x W, H x W x 3 or H x W x 4, not {' x '.join(map(str, image.shape))}")
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise UsageError(f"a picture is uint8, uint16 or float32, not {image.dtype}")
+    if image.dtype == np.float32 and not np.isfinite(image).all():
+        raise UsageError("the picture holds values that are not finite")
+
+
+def to_float(image: Pixels) -> NDArray[np.float32]:
+    """Scale integers to 0..1, float32; float passes as it is."""
+    if image.dtype == np.float32:
+        return image.astype(np.float32, copy=False)
+    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+
+
+def from_float(image: NDArray[np.float32], dtype: np.dtype[np.generic]) -> Pixels:
+    """Scale back to an integer dtype, clipped and rounded; float passes as it is."""
+    if dtype == np.float32:
+        return image
+    largest = np.iinfo(dtype).max
+    return np.rint(np.clip(image, 0, 1) * np.float32(largest)).astype(dtype)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+@functools.lru_cache(maxsize=4)
+def cached_restorer(weights: str | Path, device: str, precision: str) -> Restorer:
+    """Return a `Restorer`, the same one for the same arguments."""
+    return Restorer(weights, device=device, precision=precision)
+
+
+def restore(
+    image: Pixels,
+    *,
+    task: str = "denoise",
+    noise_level: float | Literal["auto"] = "auto",
+    strength: float = 1.0,
+    weights: str | Path | None = None,
+    tta: bool = False,
+    tile: int | Literal["auto", "off"] = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+) -> Pixels:
+    """Restore a picture; the weights are loaded at the first call and kept.
+
+    Parameters
+    ----------
+    image
+        H x W, H x W x 3 or H x W x 4 (alpha last); uint8, uint16, or float32 nominally in 0..1. Float values may lie
+        outside, as noise added in float gives them.
+    task
+        Name of the task; its bundled weights are used unless `weights` names others.
+    noise_level, strength, tta, tile
+        See `Restorer.restore`.
+    weights, device, precision
+        See `Restorer`.
+
+    Returns
+    -------
+    ndarray
+        The restored picture, in the shape and dtype of `image`; float is neither clipped nor rounded.
+
+    Raises
+    ------
+    UsageError
+        If the picture or an option is not as described, or the weights are for another task.
+    DeconvError
+        If the restoration fails.
+
+    Examples
+    --------
+    >>> from skimage.data import camera
+    >>> out = restore(camera()[:96, :96], task="denoise", noise_level=15)
+    >>> out.shape, out.dtype
+    ((96, 96), dtype('uint8'))
+    """
+    restorer = cached_restorer(weights or find_task(task).name, device, precision)
+    if restorer.task.name != task:
+        raise UsageError(f"the weights '{restorer.description.name}' are for {restorer.task.name}, not for {task}")
+    return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels

@@ -1,0 +1,65 @@
+"""A picture that shows pictures before and after, side by side."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from deconv_cli.images import Frame, write_atomically
+from deconv_cli.restoration.batch import Processed
+
+CROP = 400
+"""Largest side of the crops, which are shown pixel by pixel."""
+MOST_ROWS = 20
+MARGIN, CAPTION = 8, 24
+
+
+class ComparisonSheet:
+    """Collects the centres of pictures before and after; pictures beyond the first `MOST_ROWS` are left out."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, Image.Image, Image.Image]] = []
+
+    def add(self, done: Processed) -> None:
+        """Add a row for a picture."""
+        if len(self._rows) < MOST_ROWS:
+            self._rows.append((done.outcome.reason, _centre(done.before), _centre(done.after)))
+
+    def write(self, path: Path) -> None:
+        """Write the sheet as a PNG file.
+
+        Raises
+        ------
+        DeconvError
+            If the file cannot be written.
+        """
+        width = max((row[1].width for row in self._rows), default=CROP)
+        heights = [CAPTION + row[1].height + MARGIN for row in self._rows]
+        sheet = Image.new("RGB", (2 * width + 3 * MARGIN, sum(heights) + MARGIN), "white")
+        draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(13), MARGIN
+        for (note, before, after), height in zip(self._rows, heights, strict=True):
+            draw.text((MARGIN, top), before.info["name"], "black", font)
+            draw.text((2 * MARGIN + width, top), note, "black", font)
+            sheet.paste(before, (MARGIN, top + CAPTION))
+            sheet.paste(after, (2 * MARGIN + width, top + CAPTION))
+            top += height
+        file = BytesIO()
+        sheet.save(file, "png", optimize=True)
+        write_atomically(path, file.getvalue())
+
+
+def _centre(frame: Frame) -> Image.Image:
+    height, width = frame.pixels.shape[:2]
+    top, left = max(0, height - CROP) // 2, max(0, width - CROP) // 2
+    crop = _to_8_bits(frame.pixels[top : top + CROP, left : left + CROP])
+    image = Image.fromarray(crop).convert("RGB")
+    image.info["name"] = frame.name.rpartition("/")[2]
+    return image
+
+
+def _to_8_bits(samples: NDArray[np.generic]) -> NDArray[np.uint8]:
+    return (samples // 257).astype(np.uint8) if samples.dtype == np.uint16 else samples.astype(np.uint8)

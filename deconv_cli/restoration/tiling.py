@@ -1,0 +1,58 @@
+"""Cutting a picture into tiles whose cores, put together, equal the untiled result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in pixels.
+
+    Attributes
+    ----------
+    start, stop
+        The core: what the tile contributes.
+    low, high
+        The core with its context: what the network sees. A `high` beyond the picture asks for padding.
+    """
+
+    start: int
+    stop: int
+    low: int
+    high: int
+
+
+def spans(size: int, core: int, overlap: int, multiple: int) -> Iterator[Span]:
+    """Cut an axis into cores with context.
+
+    A result is exact if every tile starts on a multiple of the network's stride, so that its grids of pixels coincide
+    with the untiled ones, and if the context covers the network's influence radius.
+
+    Parameters
+    ----------
+    size
+        Pixels along the axis.
+    core
+        Pixels a tile contributes; a multiple of `multiple`.
+    overlap
+        Pixels of context on either side; a multiple of `multiple`, at least the influence radius.
+    multiple
+        The total stride of the network.
+
+    Examples
+    --------
+    >>> [(tile.start, tile.stop, tile.low, tile.high) for tile in spans(100, 64, 16, 8)]
+    [(0, 64, 0, 80), (64, 100, 48, 104)]
+    """
+    padded = -(-size // multiple) * multiple
+    for start in range(0, size, core):
+        stop = min(start + core, size)
+        yield Span(start, stop, max(0, start - overlap), min(padded, start + core + overlap))
+
+
+def even_core(size: int, largest: int, multiple: int) -> int:
+    """Return a core of at most `largest` pixels that cuts an axis into tiles of about equal size."""
+    count = -(-size // largest)
+    return -(-size // (count * multiple)) * multiple

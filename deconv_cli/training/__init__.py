@@ -1,0 +1,1 @@
+"""Training: pictures to patches to weights."""

@@ -1,0 +1,205 @@
+"""From folders of pictures to batches, each a function of seed and step alone."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deconv_cli.errors import DeconvError
+from deconv_cli.images import find_pictures, read_frame, read_size
+from deconv_cli.tasks import Task
+from deconv_cli.training.augmentation import dihedral, to_gray
+from deconv_cli.training.config import TrainConfig
+
+CACHE_BYTES = 2 << 30
+"""Decoded pictures kept in memory; the rest is decoded again when drawn."""
+MAX_VALIDATION = 16
+LOOKAHEAD = 4
+"""Batches prepared ahead of the network."""
+
+log = logging.getLogger(__name__)
+
+
+class PictureSet:
+    """Pictures that are decoded when first drawn and kept while memory allows.
+
+    Parameters
+    ----------
+    paths
+        Picture files.
+    smallest
+        Pictures with a side below this are named and left out, like those that cannot be read.
+
+    Raises
+    ------
+    DeconvError
+        If no usable picture is left.
+    """
+
+    def __init__(self, paths: Iterable[Path], smallest: int) -> None:
+        self.paths: list[Path] = []
+        sizes: list[tuple[int, int]] = []
+        self.skipped: list[str] = []
+        for path in paths:
+            try:
+                width, height = read_size(path)
+            except DeconvError as error:
+                self.skipped.append(str(error))
+                continue
+            if min(width, height) < smallest:
+                self.skipped.append(f"{path}: {width} x {height} is smaller than a {smallest} x {smallest} patch")
+                continue
+            self.paths.append(path)
+            sizes.append((width, height))
+        for message in self.skipped:
+            log.warning("%s; left out", message)
+        if not self.paths:
+            raise DeconvError(f"no picture of at least {smallest} x {smallest} pixels can be read in the given folders")
+        self.sizes = np.array(sizes, np.int64)
+        self._cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._cached_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of names and sizes, to notice that a resumed training would see other pictures."""
+        names = [f"{path.name} {width} {height}" for path, (width, height) in zip(self.paths, self.sizes, strict=True)]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Return a picture as H x W x 3, uint8; one that turns out damaged is replaced by the next in the set."""
+        with self._lock:
+            if index in self._cache:
+                self._cache.move_to_end(index)
+                return self._cache[index]
+        for offset in range(len(self)):
+            at = (index + offset) % len(self)
+            try:
+                picture = read_rgb8(self.paths[at])
+            except DeconvError as error:
+                log.warning("%s; another picture takes its place", error)
+                continue
+            self._keep(index, picture)
+            return picture
+        raise DeconvError("every picture of the training set turned out damaged")
+
+    def _keep(self, index: int, picture: NDArray[np.uint8]) -> None:
+        with self._lock:
+            if index not in self._cache:
+                self._cached_bytes += picture.nbytes
+            self._cache[index] = picture
+            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+
+
+def read_rgb8(path: Path) -> NDArray[np.uint8]:
+    """Read a picture as H x W x 3, uint8; gray is repeated, alpha ignored, 16 bits reduced to 8."""
+    pixels = read_frame(path).pixels
+    if pixels.dtype == np.uint16:
+        pixels = (pixels // 257).astype(np.uint8)
+    rgb: NDArray[np.uint8] = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+    return rgb
+
+
+def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[list[Path], list[Path]]:
+    """List the pictures to train on and those to validate on.
+
+    Without a validation folder a tenth of the pictures is held out, 1 to 16 of them, chosen by the hash of the path
+    below its folder, so that the choice survives moving the folder and adding pictures.
+
+    Raises
+    ------
+    DeconvError
+        If a folder holds no picture, or there is only one and no validation folder.
+    """
+    found: list[tuple[str, Path]] = []
+    for folder in folders:
+        paths = find_pictures(folder, recursive=True)
+        if not paths:
+            raise DeconvError(f"{folder}: no picture was found in this folder")
+        found += [(path.relative_to(folder).as_posix(), path) for path in paths]
+    if validation is not None:
+        held_out = find_pictures(validation, recursive=True)
+        if not held_out:
+            raise DeconvError(f"{validation}: no picture to validate on was found in this folder")
+        return [path for _, path in found], held_out
+    if len(found) == 1:
+        raise DeconvError(f"{folders[0]}: one picture is not enough to train and validate on; add some or give --val")
+    by_hash = sorted(found, key=lambda entry: hashlib.sha256(entry[0].encode()).digest())
+    count = min(MAX_VALIDATION, max(1, len(found) // 10))
+    held_out = sorted(path for _, path in by_hash[:count])
+    return [path for _, path in found if path not in set(held_out)], held_out
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of one step.
+
+    Attributes
+    ----------
+    degraded, clean
+        N x S x S x 3, float32, nominally 0..1.
+    levels
+        N, float32: degradation level of each patch in the task's unit.
+    """
+
+    degraded: NDArray[np.float32]
+    clean: NDArray[np.float32]
+    levels: NDArray[np.float32]
+
+
+def draw_batch(pictures: PictureSet, config: TrainConfig, task: Task, step: int) -> Batch:
+    """Draw the patches of a step: random place, symmetry, share of gray, and degradation level.
+
+    Every pixel of the set is equally likely to be drawn, whatever the size of its picture.
+    """
+    rng = np.random.default_rng([config.seed, step])
+    areas = pictures.sizes.prod(axis=1).astype(np.float64)
+    degraded, clean, levels = [], [], []
+    for index in rng.choice(len(pictures), config.batch, p=areas / areas.sum()):
+        target = draw_patch(pictures[int(index)], config, rng)
+        level = rng.uniform(*config.level_range)
+        degraded.append(np.broadcast_to(task.degrade(target, level, rng), (config.patch, config.patch, 3)))
+        clean.append(np.broadcast_to(target, (config.patch, config.patch, 3)))
+        levels.append(level)
+    return Batch(np.stack(degraded), np.stack(clean), np.array(levels, np.float32))
+
+
+def draw_patch(picture: NDArray[np.uint8], config: TrainConfig, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Cut and augment one clean patch: S x S x 3, or S x S x 1 if it was drawn as gray; float32, 0..1."""
+    height, width, _ = picture.shape
+    y, x = rng.integers(height - config.patch + 1), rng.integers(width - config.patch + 1)
+    patch = dihedral(picture[y : y + config.patch, x : x + config.patch], int(rng.integers(8)))
+    scaled = patch.astype(np.float32) / np.float32(255)
+    return to_gray(scaled) if rng.random() < config.gray_share else scaled
+
+
+def prefetch(
+    pictures: PictureSet, config: TrainConfig, task: Task, steps: Iterable[int]
+) -> Iterator[tuple[int, Batch]]:
+    """Yield step and batch in order, drawn ahead on a thread of their own, so that the network never waits."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting: OrderedDict[int, Future[Batch]] = OrderedDict()
+        try:
+            for step in steps:
+                waiting[step] = pool.submit(draw_batch, pictures, config, task, step)
+                if len(waiting) > LOOKAHEAD:
+                    ready, future = waiting.popitem(last=False)
+                    yield ready, future.result()
+            while waiting:
+                ready, future = waiting.popitem(last=False)
+                yield ready, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,375 @@
+"""A training from beginning to end: set up, fit, validate, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+import torch
+from torch import Tensor, nn
+
+from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.images import write_atomically
+from deconv_cli.network.description import Description
+from deconv_cli.network.device import has_native_bf16
+from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.weights import Weights, load_weights, save_weights
+from deconv_cli.tasks import Task, find_task
+from deconv_cli.training.checkpoint import (
+    TrainState,
+    load_checkpoint,
+    new_state,
+    read_config,
+    save_checkpoint,
+)
+from deconv_cli.training.config import TrainConfig
+from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
+from deconv_cli.training.optimizer import rate_factor
+from deconv_cli.training.record import Record, plot_record, read_record
+from deconv_cli.training.validation import Case, Score, make_cases, validate
+
+TIMED_STEPS = 20
+LOG_EVERY = 50
+VALIDATIONS = 20
+"""Times a long training is validated and checkpointed, the end included."""
+MIN_STEPS_BETWEEN_VALIDATIONS = 100
+MAX_SKIPPED_IN_A_ROW = 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a training: the best weights at `out`, everything else in a folder of the same name beside it."""
+
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder beside the weights."""
+        return self.out.with_suffix("")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The whole state, to resume from."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The weights of the last validation."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def config(self) -> Path:
+        """The effective configuration."""
+        return self.folder / "config.toml"
+
+    @property
+    def record(self) -> Path:
+        """The log, JSON lines."""
+        return self.folder / "log.jsonl"
+
+    @property
+    def curve(self) -> Path:
+        """The curves."""
+        return self.folder / "curve.png"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training tells its caller after each step.
+
+    Attributes
+    ----------
+    step, steps
+        Steps done, and steps in all.
+    loss
+        Loss of the step.
+    scores
+        Validation scores, when this step was validated.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    scores: tuple[Score, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended.
+
+    Attributes
+    ----------
+    scores
+        Scores of the last validation.
+    step, steps
+        Steps done and planned; fewer done than planned means it was interrupted.
+    skipped
+        Steps left out because they were not finite.
+    seconds
+        Time spent, over all resumed parts.
+    """
+
+    scores: tuple[Score, ...]
+    step: int
+    steps: int
+    skipped: int
+    seconds: float
+
+
+def train(
+    folders: Sequence[Path],
+    out: Path,
+    config: TrainConfig,
+    *,
+    validation: Path | None = None,
+    init: Path | None = None,
+    resume: Path | None = None,
+    max_seconds: float = 20 * 60,
+    device: torch.device | None = None,
+    report: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Train an encoder-decoder on folders of clean pictures.
+
+    Parameters
+    ----------
+    folders
+        Folders of pictures, read recursively.
+    out
+        Where the best weights go; the run's other files go into a folder of the same name without suffix.
+    config
+        The hyper-parameters. With 0 steps, as many are taken as fit into `max_seconds`.
+    validation
+        Folder of pictures to validate on; by default a tenth of the pictures is held out.
+    init
+        Weights to start from instead of a random initialisation.
+    resume
+        Checkpoint to go on from; `config` must be the one it was made with.
+    max_seconds
+        Time for a training whose steps are not given.
+    device
+        Where to train; the processor by default.
+    report
+        Called after every step.
+    stop
+        Asked after every step; when it answers True, the state is saved and the training ends.
+
+    Raises
+    ------
+    DeconvError
+        If the pictures, the weights or the checkpoint cannot be used, or the training diverges.
+    """
+    device = device or torch.device("cpu")
+    task, files = find_task(config.task), RunFiles(out)
+    train_paths, validation_paths = split_pictures(folders, validation)
+    _make_run_folder(files)
+    pictures = PictureSet(train_paths, config.patch)
+    held_out = PictureSet(validation_paths, config.architecture.size_multiple)
+    cases = make_cases(held_out, task, config.level_range, config.architecture)
+
+    parameters = _initial_parameters(init, config) if init else None
+    if resume:
+        if read_config(resume)[1] != pictures.fingerprint:
+            raise UsageError(f"{resume}: was made with other pictures; give the same ones, or start anew with --init")
+        state = load_checkpoint(resume, device)
+    else:
+        if not config.steps:
+            config = _with_timed_steps(config, pictures, task, device, parameters=parameters, max_seconds=max_seconds)
+        state = new_state(config, device, parameters)
+    write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
+    fit = Fit(config, task, device, files, pictures, cases, _provenance(folders, pictures, init))
+    return fit.run(state, report, stop)
+
+
+@dataclass
+class Fit:
+    """The fixed things around the loop, and the loop."""
+
+    config: TrainConfig
+    task: Task
+    device: torch.device
+    files: RunFiles
+    pictures: PictureSet
+    cases: list[Case]
+    provenance: dict[str, object]
+
+    def run(self, state: TrainState, report: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:
+        """Fit until the last step or until asked to stop, validating and saving on the way."""
+        config, steps = self.config, self.config.steps
+        record = Record(self.files.record, state.step)
+        every = max(MIN_STEPS_BETWEEN_VALIDATIONS, -(-steps // VALIDATIONS))
+        scores: tuple[Score, ...] = ()
+        losses: list[float] = []
+        skipped_in_a_row = 0
+        started = time.perf_counter() - state.seconds
+        for step, batch in prefetch(self.pictures, config, self.task, range(state.step, steps)):
+            loss, norm = train_step(state, batch, config, self.task, self.device)
+            state.step, state.seconds = step + 1, time.perf_counter() - started
+            skipped_in_a_row = 0 if np.isfinite(loss + norm) else skipped_in_a_row + 1
+            if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+                raise DeconvError(
+                    f"{skipped_in_a_row} steps in a row were not finite: the training diverged at step {step}; "
+                    f"lower the rate (--lr {config.lr / 3:.2g}) and resume from {self.files.checkpoint}"
+                )
+            losses.append(loss)
+            if state.step % LOG_EVERY == 0 or state.step == steps:
+                rate = config.lr * rate_factor(step, steps, config.warmup)
+                finite = [value for value in losses if np.isfinite(value)]
+                record.append(
+                    step=state.step, loss=float(np.mean(finite or [0.0])), lr=rate, gradient_norm=norm,
+                    skipped=state.skipped, seconds=round(state.seconds, 1),
+                )  # fmt: skip
+                losses.clear()
+            stopping = stop()
+            validated = state.step % every == 0 or state.step == steps
+            if validated or stopping:
+                scores = self.validate_and_save(state, record)
+            report(Progress(state.step, steps, loss, scores if validated or stopping else ()))
+            if stopping:
+                break
+        return Result(scores, state.step, steps, state.skipped, state.seconds)
+
+    def validate_and_save(self, state: TrainState, record: Record) -> tuple[Score, ...]:
+        """Score the averaged parameters; write checkpoint, last weights, curve, and the best weights if these are."""
+        averaged = EncoderDecoder(self.config.architecture).to(self.device)
+        averaged.load_state_dict(state.average)
+        dtype = torch.bfloat16 if has_native_bf16(self.device) else torch.float32
+        scores = tuple(validate(averaged, self.cases, self.task, self.device, dtype))
+        record.append(step=state.step, validation=[dataclasses.asdict(score) for score in scores])
+        weights = self.weights(state, scores)
+        save_weights(self.files.last, weights)
+        mean = float(np.mean([score.psnr for score in scores]))
+        if mean > state.best:
+            state.best = mean
+            save_weights(self.files.out, weights)
+        save_checkpoint(self.files.checkpoint, state, self.config, self.pictures.fingerprint)
+        plot_record(read_record(self.files.record), self.files.curve, self.files.out.stem)
+        return scores
+
+    def weights(self, state: TrainState, scores: Sequence[Score]) -> Weights:
+        """Return the averaged parameters with the description, recipe and scores that belong to them."""
+        low, high = self.config.level_range
+        description = Description(self.files.out.stem, self.task.name, self.config.architecture, (low, high))
+        recipe = {
+            **self.config.to_dict(),
+            **self.provenance,
+            "step": state.step,
+            "seconds": round(state.seconds),
+        }
+        protocol = f"RGB, centre crops of at most 256 x 256, {self.task.level_name}, mean per picture"
+        return Weights(
+            description,
+            state.average,
+            recipe,
+            {"protocol": protocol, "validation": [dataclasses.asdict(score) for score in scores]},
+        )
+
+
+def train_step(
+    state: TrainState, batch: Batch, config: TrainConfig, task: Task, device: torch.device
+) -> tuple[float, float]:
+    """Take one optimiser step and return loss and gradient norm; a step that is not finite changes no parameter."""
+    factor = rate_factor(state.step, config.steps, config.warmup)
+    for optimizer, rate in zip(state.optimizers, (config.lr, config.adam_lr), strict=False):
+        optimizer.param_groups[0]["lr"] = rate * factor
+        optimizer.zero_grad(set_to_none=True)
+
+    degraded, clean = (_to_device(patches, device) for patches in (batch.degraded, batch.clean))
+    condition = torch.from_numpy(batch.levels / np.float32(task.condition_scale)).to(device)
+    planes = condition[:, None, None, None].expand(-1, 1, *degraded.shape[2:])
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
+        output = state.network(degraded, planes)
+    loss = compute_loss(config.loss, output - clean)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
+    if not (torch.isfinite(norm) and torch.isfinite(loss)):
+        state.skipped += 1
+        return loss.item(), norm.item()
+    for optimizer in state.optimizers:
+        optimizer.step()
+    _update_average(state, config.ema)
+    return loss.item(), norm.item()
+
+
+def compute_loss(name: str, error: Tensor) -> Tensor:
+    """Reduce the error (output - clean, float32) to a scalar; see `TrainConfig.loss`."""
+    if name == "mse":
+        return error.square().mean()
+    if name == "charbonnier":
+        return (error.square() + 1e-6).sqrt().mean()
+    return error.abs().mean()
+
+
+@torch.no_grad()
+def _update_average(state: TrainState, decay: float) -> None:
+    """Move the average towards the parameters, faster at the beginning, when they still change fast."""
+    weight = 1 - min(decay, (1 + state.step) / (10 + state.step))
+    for name, parameter in state.network.named_parameters():
+        state.average[name].lerp_(parameter, weight)
+
+
+def _to_device(patches: np.ndarray, device: torch.device) -> Tensor:
+    """Turn N x H x W x C into an N x C x H x W tensor, which is channels-last without a copy."""
+    return torch.from_numpy(patches).permute(0, 3, 1, 2).to(device)
+
+
+def _with_timed_steps(
+    config: TrainConfig,
+    pictures: PictureSet,
+    task: Task,
+    device: torch.device,
+    *,
+    parameters: dict[str, Tensor] | None,
+    max_seconds: float,
+) -> TrainConfig:
+    """Turn a time into a number of steps by timing the first ones on a state that is then thrown away.
+
+    With the number fixed and saved, schedule and resume are as exact as if it had been given.
+    """
+    timed = dataclasses.replace(config, steps=TIMED_STEPS)
+    state = new_state(timed, device, parameters)
+    durations = []
+    for step in range(TIMED_STEPS):
+        batch = draw_batch(pictures, timed, task, step)
+        began = time.perf_counter()
+        train_step(state, batch, timed, task, device)
+        durations.append(time.perf_counter() - began)
+    # The slower first steps, in which memory is allocated, do not speak for the rest.
+    seconds = float(np.mean(durations[TIMED_STEPS // 2 :]))
+    steps = max(TIMED_STEPS, round(max_seconds / seconds))
+    log.info("%.2f s a step: %d steps fit into %.0f minutes", seconds, steps, max_seconds / 60)
+    return dataclasses.replace(config, steps=steps)
+
+
+def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
+    weights = load_weights(path)
+    if weights.description.architecture != config.architecture:
+        raise UsageError(
+            f"{path}: its network is {weights.description.architecture}, not the {config.architecture} asked for"
+        )
+    return dict(weights.parameters)
+
+
+def _make_run_folder(files: RunFiles) -> None:
+    try:
+        files.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{files.folder}: the folder of the training cannot be made ({error.strerror})") from error
+
+
+def _provenance(folders: Sequence[Path], pictures: PictureSet, init: Path | None) -> dict[str, object]:
+    return {
+        "folders": [folder.name for folder in folders],
+        "pictures": len(pictures),
+        "fingerprint": pictures.fingerprint,
+        "init": init.name if init else "",
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,89 @@
+"""Muon, the parameter groups, and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deconv_cli.training.config import TrainConfig
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised: every kernel moves by a matrix whose singular values are all near one.
+
+    After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks" (Nesterov momentum, five
+    Newton-Schulz steps in bfloat16). A kernel is taken as a matrix of its first axis by the rest, which for the 2 x 2
+    kernels with stride 2 is the linear map between the levels itself, up or down. PyTorch's own Muon takes matrices
+    only.
+
+    Parameters
+    ----------
+    parameters
+        Kernels of at least two axes.
+    lr
+        Learning rate.
+    momentum
+        Decay of the gradient average.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take one step; `closure` is not supported."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+
+    def _move(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        update = orthogonalise(gradient.lerp(momentum, group["momentum"]).flatten(1))
+        parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+
+
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Replace the singular values of an m x n matrix by values near one, scaled by ``max(1, m / n) ** 0.5``.
+
+    Five quintic Newton-Schulz steps with Jordan's coefficients, in bfloat16. The result has the dtype of `matrix`.
+    """
+    rows, columns = matrix.shape
+    x = matrix.T if rows > columns else matrix
+    x = (x / x.norm().clamp_min(1e-12)).bfloat16()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    x = x.T if rows > columns else x
+    return x.to(matrix.dtype) * max(1.0, rows / columns) ** 0.5
+
+
+def build_optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Make the optimisers of a training: Muon for the kernels between head and tail and Adam for the rest, or AdamW."""
+    if config.optimizer == "adamw":
+        return [torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=0.0)]
+    kernels, rest = [], []
+    for name, parameter in network.named_parameters():
+        outer = name.startswith(("head.", "tail."))
+        (rest if outer or parameter.ndim < 2 else kernels).append(parameter)
+    return [Muon(kernels, lr=config.lr), torch.optim.Adam(rest, lr=config.adam_lr)]
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Return the factor on the learning rate at a step: a linear rise, then half a cosine down to zero.
+
+    >>> [round(rate_factor(step, 100, 0.1), 2) for step in (0, 9, 10, 55, 99)]
+    [0.1, 1.0, 1.0, 0.5, 0.0]
+    """
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))

@@ -1,0 +1,108 @@
+"""How well the network does on pictures it has not seen, beside doing nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deconv_cli.metrics import psnr, ssim
+from deconv_cli.network.description import Architecture
+from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.tasks import Task
+from deconv_cli.training.data import PictureSet
+
+CROP = 256
+"""Side of the centre crop that stands for a validation picture."""
+SEED = 1_000_003
+
+
+@dataclass(frozen=True)
+class Case:
+    """One validation picture at one level.
+
+    Attributes
+    ----------
+    clean
+        H x W x 3, uint8.
+    degraded
+        H x W x 3, float32, nominally 0..1.
+    level
+        Degradation level in the task's unit.
+    """
+
+    clean: NDArray[np.uint8]
+    degraded: NDArray[np.float32]
+    level: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over the validation pictures at one level: PSNR in dB and SSIM, on RGB, output rounded to 8 bits."""
+
+    level: float
+    psnr: float
+    ssim: float
+    input_psnr: float
+    input_ssim: float
+
+
+def make_cases(
+    pictures: PictureSet, task: Task, level_range: tuple[float, ...], architecture: Architecture
+) -> list[Case]:
+    """Cut and degrade the validation crops, the same ones at every call.
+
+    The levels are the task's report levels that lie in the range of the training, or the middle of the range.
+    """
+    low, high = level_range
+    levels = [level for level in task.report_levels if low <= level <= high] or [(low + high) / 2]
+    cases = []
+    for index in range(len(pictures)):
+        clean = centre_crop(pictures[index], architecture.size_multiple)
+        for level in levels:
+            rng = np.random.default_rng([SEED, index, round(level * 1000)])
+            cases.append(Case(clean, task.degrade(clean.astype(np.float32) / np.float32(255), level, rng), level))
+    return cases
+
+
+def centre_crop(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+    """Cut the middle of a picture: at most `CROP` a side, a multiple of the network's stride."""
+    height, width = (min(CROP, side) // multiple * multiple for side in picture.shape[:2])
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width]
+
+
+@torch.inference_mode()
+def validate(
+    network: EncoderDecoder, cases: list[Case], task: Task, device: torch.device, dtype: torch.dtype
+) -> list[Score]:
+    """Score the network on the cases, a mean per level."""
+    network.eval()
+    by_level: dict[float, list[tuple[float, float, float, float]]] = {}
+    for case in cases:
+        image = torch.from_numpy(case.degraded).to(device).permute(2, 0, 1)[None]
+        condition = torch.full_like(image[:, :1], case.level / task.condition_scale)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            output = network(image, condition)
+        restored = to_uint8(output[0].permute(1, 2, 0).float().cpu().numpy())
+        noisy = to_uint8(case.degraded)
+        by_level.setdefault(case.level, []).append(
+            (psnr(case.clean, restored), ssim(case.clean, restored), *_baseline(case.clean, noisy))
+        )
+    network.train()
+    return [
+        Score(level, *(float(np.mean(column)) for column in zip(*rows, strict=True)))
+        for level, rows in by_level.items()
+    ]
+
+
+def _baseline(clean: NDArray[np.uint8], degraded: NDArray[np.uint8]) -> tuple[float, float]:
+    return psnr(clean, degraded), ssim(clean, degraded)
+
+
+def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Round 0..1 to 0..255, values outside clipped."""
+    rounded: NDArray[np.uint8] = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return rounded

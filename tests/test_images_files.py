@@ -1,0 +1,114 @@
+"""Finding pictures in folders, and writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from deconv_cli.errors import DeconvError
+from deconv_cli.images import SUFFIXES, find_pictures, format_of, is_picture, write_atomically
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in (
+        "b.png",
+        "A.JPG",
+        "notes.txt",
+        ".hidden.png",
+        "sub/c.tif",
+        "sub/deep/d.webp",
+        "out/e.png",
+        ".git/f.png",
+    ):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "photos"
+
+
+def names(folder, **options):
+    return [path.relative_to(folder).as_posix() for path in find_pictures(folder, **options)]
+
+
+def test_suffixes():
+    assert format_of(Path("x/scan.TIF")) == "tiff"
+    assert format_of(Path("photo.jpeg")) == "jpg"
+    assert format_of(Path("movie.gif")) is None
+    assert all(is_picture(Path("name" + suffix)) for suffix in SUFFIXES)
+    assert not is_picture(Path(".png"))
+
+
+def test_pictures_are_found_sorted_and_hidden_ones_skipped(tree):
+    assert names(tree, recursive=False) == ["A.JPG", "b.png"]
+    assert names(tree, recursive=True) == ["A.JPG", "b.png", "out/e.png", "sub/c.tif", "sub/deep/d.webp"]
+
+
+def test_the_output_tree_is_left_out(tree):
+    assert "out/e.png" not in names(tree, recursive=True, exclude=tree / "sub" / ".." / "out")
+    assert names(tree, recursive=True, exclude=tree) == names(tree, recursive=True)
+    assert names(tree, recursive=True, exclude=tree / "absent") == names(tree, recursive=True)
+
+
+def test_link_loops_end_and_broken_links_are_skipped(tree):
+    (tree / "sub" / "loop").symlink_to(tree, target_is_directory=True)
+    (tree / "sub" / "self").symlink_to(tree / "sub", target_is_directory=True)
+    (tree / "broken.png").symlink_to(tree / "absent.png")
+    (tree / "linked").symlink_to(tree / "sub" / "deep", target_is_directory=True)
+    assert names(tree, recursive=True) == [
+        "A.JPG", "b.png", "linked/d.webp", "out/e.png", "sub/c.tif", "sub/deep/d.webp",
+    ]  # fmt: skip
+
+
+def test_a_missing_folder_is_an_error(tree):
+    with pytest.raises(DeconvError, match="absent: the folder cannot be read"):
+        find_pictures(tree / "absent", recursive=True)
+
+
+def test_new_files_get_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    write_atomically(tmp_path / "new", b"data")
+    assert (tmp_path / "new").read_bytes() == b"data"
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_replaced_files_keep_their_permissions(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os if step == "fsync" else Path, step, fail)
+    with pytest.raises(DeconvError, match=r"file: cannot be written \(No space left"):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_interruption_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_for_the_file_is_an_error(tmp_path):
+    with pytest.raises(DeconvError, match="cannot be written"):
+        write_atomically(tmp_path / "absent" / "file", b"data")

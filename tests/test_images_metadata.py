@@ -1,0 +1,201 @@
+"""Orientation, EXIF, ICC, XMP and resolution: what a file says about its picture survives, and stays true."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from deconv_cli.images import Frame, encode_frame, read_frame, read_size
+from deconv_cli.images.exif import make_upright
+
+HEIGHT, WIDTH = 16, 24
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+GRAY_ICC = ICC[:16] + b"GRAY" + ICC[20:]
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="%d"/>\xc3\xa9</x:xmpmeta>'
+ORIENTATIONS = range(1, 9)
+HOLDING_EXIF = ["png", "jpg", "webp", "tiff"]
+PILLOW = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF"}
+
+
+def picture():
+    """Make a picture without symmetry, of blocks that even JPEG keeps apart."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([x // 8 * 100, y // 8 * 200, np.where((x < 8) & (y < 8), 250, 0)], axis=-1).astype(np.uint8)
+
+
+def exif_block(orientation=1, **more):
+    tags = Image.Exif()
+    tags[ExifTags.Base.ImageDescription] = "a scan"
+    tags[ExifTags.Base.Orientation] = orientation
+    tags[ExifTags.IFD.Exif] = {ExifTags.Base.DateTimeOriginal: "1931:05:01 12:00:00"}
+    tags[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    for name, value in more.items():
+        tags[ExifTags.Base[name]] = value
+    return tags.tobytes()
+
+
+def tags_of(data):
+    with Image.open(io.BytesIO(data)) as image:
+        tags = image.getexif()
+        return dict(tags), dict(tags.get_ifd(ExifTags.IFD.Exif)), dict(tags.get_ifd(ExifTags.IFD.GPSInfo))
+
+
+def saved(kind, **options):
+    file = io.BytesIO()
+    lossless = {"lossless": True} if kind == "webp" else {}
+    Image.fromarray(picture()).save(file, PILLOW[kind], **lossless, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("kind", HOLDING_EXIF)
+def test_orientation_is_applied_once(kind, orientation, tmp_path):
+    data = saved(kind, exif=exif_block(orientation))
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    frame = read_frame(path)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(frame.pixels, np.array(ImageOps.exif_transpose(image)))
+    assert read_size(path) == (frame.pixels.shape[1], frame.pixels.shape[0])
+
+    again, warnings = encode_frame(frame, kind)
+    assert warnings == ()
+    assert tags_of(again)[0].get(ExifTags.Base.Orientation, 1) == 1
+    assert read_frame(again).pixels.shape == frame.pixels.shape
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_16_bit_gray_is_turned_too(kind, orientation):
+    pixels = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 100
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, PILLOW[kind], exif=exif_block(orientation))
+    small = Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.int32).reshape(HEIGHT, WIDTH))
+    small.getexif()[ExifTags.Base.Orientation] = orientation
+    np.testing.assert_array_equal(
+        read_frame(file.getvalue()).pixels, np.array(ImageOps.exif_transpose(small)).astype(np.uint16) * 100
+    )
+
+
+@pytest.mark.parametrize("target", HOLDING_EXIF)
+@pytest.mark.parametrize("source", HOLDING_EXIF)
+def test_everything_survives_between_formats(source, target):
+    # JPEG and TIFF take XMP as an option, PNG as a text chunk; all are written by the encoder under test.
+    data, warnings = encode_frame(Frame(picture(), icc=ICC, exif=exif_block(), xmp=XMP % 1, dpi=(300.0, 300.0)), source)
+    assert warnings == (("WebP cannot hold: resolution",) if source == "webp" else ())
+    frame = read_frame(data)
+    again, _ = encode_frame(frame, target)
+    result = read_frame(again)
+    assert result.icc == ICC
+    assert result.xmp == XMP % 1
+    if "webp" not in {source, target}:
+        assert result.dpi == pytest.approx((300, 300), abs=0.01)
+    tags, exif, gps = tags_of(again)
+    assert tags[ExifTags.Base.ImageDescription] == "a scan"
+    assert exif[ExifTags.Base.DateTimeOriginal] == "1931:05:01 12:00:00"
+    assert gps[ExifTags.GPS.GPSLatitudeRef] == "N"
+
+
+@pytest.mark.parametrize("kind", HOLDING_EXIF)
+def test_metadata_is_read_from_what_others_wrote(kind):
+    xmp = {} if kind in {"png", "tiff"} else {"xmp": XMP % 1}
+    frame = read_frame(saved(kind, exif=exif_block(), icc_profile=ICC, **xmp))
+    assert frame.icc == ICC
+    assert frame.exif.startswith(b"Exif\0\0")
+    assert frame.xmp == xmp.get("xmp")
+
+
+def test_bmp_says_once_what_it_cannot_hold():
+    frame = Frame(picture(), icc=ICC, exif=exif_block(), xmp=XMP % 1, dpi=(200.0, 100.0))
+    data, warnings = encode_frame(frame, "bmp")
+    assert warnings == ("BMP cannot hold: ICC profile, EXIF, XMP",)
+    assert read_frame(data).dpi == pytest.approx((200, 100), abs=0.1)
+    assert read_frame(encode_frame(Frame(picture()), "bmp")[0]).dpi is None
+
+
+def test_a_gray_profile_does_not_go_where_pixels_become_rgb():
+    gray = Frame(picture()[..., 0], icc=GRAY_ICC)
+    assert encode_frame(gray, "webp")[1] == ("WebP cannot hold: ICC profile",)
+    assert encode_frame(gray, "tiff")[1] == ()
+
+
+def test_strip_keeps_only_the_profile():
+    frame = Frame(picture(), icc=ICC, exif=exif_block(), xmp=XMP % 1, dpi=(300.0, 300.0))
+    for kind in HOLDING_EXIF:
+        data, warnings = encode_frame(frame, kind, metadata="strip")
+        result = read_frame(data)
+        assert warnings == ()
+        assert (result.icc, result.exif, result.xmp, result.dpi) == (ICC, None, None, None)
+
+
+def test_orientation_in_xmp_is_reset_with_that_in_exif():
+    frame = read_frame(saved("jpg", exif=exif_block(6), xmp=XMP % 6))
+    assert frame.xmp == XMP % 1
+    assert frame.pixels.shape == (WIDTH, HEIGHT, 3)
+    only_xmp = read_frame(saved("jpg", xmp=XMP % 8))
+    assert only_xmp.xmp == XMP % 1
+    assert only_xmp.pixels.shape == (WIDTH, HEIGHT, 3)
+
+
+def test_resolution_turns_with_the_picture():
+    assert read_frame(saved("jpg", exif=exif_block(6), dpi=(300, 150))).dpi == pytest.approx((150, 300))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+def test_malformed_exif_costs_only_itself(kind):
+    frame = read_frame(saved(kind, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"))
+    assert frame.exif is None
+    assert frame.pixels.shape == (HEIGHT, WIDTH, 3)
+    assert any("EXIF" in warning for warning in frame.warnings)
+
+
+def test_exif_about_storage_does_not_reach_a_tiff():
+    exif = exif_block(ImageWidth=5, ImageLength=5, BitsPerSample=16, Compression=6, StripOffsets=8)
+    data, _ = encode_frame(Frame(picture(), exif=exif), "tiff")
+    np.testing.assert_array_equal(read_frame(data).pixels, picture())
+
+
+def test_storage_tags_of_a_tiff_do_not_reach_a_jpeg():
+    tags, _, _ = tags_of(encode_frame(read_frame(saved("tiff", exif=exif_block())), "jpg")[0])
+    assert ExifTags.Base.StripOffsets not in tags
+    assert tags[ExifTags.Base.ImageDescription] == "a scan"
+
+
+def test_exif_too_long_for_jpeg_is_reported():
+    frame = Frame(picture(), exif=exif_block(UserComment=b"x" * 70_000), xmp=b" " * 70_000)
+    data, warnings = encode_frame(frame, "jpg")
+    assert warnings == ("JPEG cannot hold: EXIF, XMP",)
+    assert read_frame(data).exif is None
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_thumbnail_goes_and_all_else_stays_where_it_was(order):
+    """Lay a block out by hand: directory with orientation and a maker's note, then directory and thumbnail."""
+    note, thumbnail = b"offsets in here count from the start", b"\xff\xd8 old pixels \xff\xd9"
+
+    def entry(tag, kind, count, value):
+        packed = struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value)
+        return struct.pack(order + "HHI", tag, kind, count) + packed
+
+    start = 8 + 2 + 2 * 12 + 4
+    second = start + len(note)
+    end = second + 2 + 2 * 12 + 4
+    block = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    block += struct.pack(order + "H", 2) + entry(0x0112, 3, 1, 6) + entry(0x927C, 7, len(note), start)
+    block += struct.pack(order + "I", second) + note
+    block += struct.pack(order + "H", 2) + entry(0x0201, 4, 1, end) + entry(0x0202, 4, 1, len(thumbnail))
+    block += struct.pack(order + "I", 0) + thumbnail
+
+    cleaned, orientation = make_upright(b"Exif\0\0" + block)
+    assert orientation == 6
+    assert thumbnail not in cleaned
+    assert cleaned[6 + start : 6 + second] == note
+    tags = Image.Exif()
+    tags.load(cleaned)
+    assert tags[ExifTags.Base.Orientation] == 1
+    assert tags.get_ifd(ExifTags.IFD.IFD1) == {}
+    assert make_upright(cleaned) == (cleaned, 1)
