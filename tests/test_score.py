@@ -203,6 +203,16 @@ def test_pictures_too_small_for_ssim_are_listed(run, tmp_path):
     assert "11 x 11" in errors(result)["b.png"]
 
 
+def test_what_reading_left_out_is_warned_of(run, tmp_path):
+    cmyk = Image.fromarray(photograph()).convert("CMYK")
+    for name in ("a.jpg", "b.jpg"):
+        cmyk.save(tmp_path / name)
+    result = run("score", tmp_path / "a.jpg", tmp_path / "b.jpg", "--json")
+    assert result.code == 0
+    assert "a.jpg: CMYK" in result.stderr
+    assert "b.jpg: CMYK" in result.stderr
+
+
 def test_failures_are_told_to_people_on_stderr(run, folders):
     _, test = folders
     (test / "b.png").unlink()
@@ -266,6 +276,8 @@ def test_impossible_requests_do_nothing(run, folders, tmp_path):
         (clean / "a.png", test),
         (clean, test, "--channel", "grey"),
         (clean, test, "--crop", "-1"),
+        (clean, test, "--csv", tmp_path / "missing" / "scores.csv"),
+        (clean, test, "--csv", tmp_path),
     ):
         result = run("score", *arguments)
         assert result.code == 2, arguments

@@ -105,7 +105,7 @@ def restore(
         copy_clean=task == "auto",
         format=output_format,
         quality=quality,
-        metadata=metadata,
+        metadata="strip" if metadata == "strip" else "keep",
     )
     request = Request(paths[:-1], paths[-1], options, weights, device, precision, compare, overwrite or resume)
     reporter = Reporter(streams, json=json, json_to_stderr=request.output == PIPE)
@@ -235,12 +235,14 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         request.refuse_existing(output)
     restorer = request.load()
     data = streams.stdin.read() if source == PIPE else batch.read_bytes(source)
-    names = (
-        "standard input" if source == PIPE else str(source),
-        "standard output" if output == PIPE else str(output),
+    done = batch.process(
+        data,
+        restorer,
+        request.options,
+        name="standard input" if source == PIPE else str(source),
+        target="standard output" if output == PIPE else str(output),
+        target_format=request.options.format if output == PIPE else format_of(output) or "same",
     )
-    target_format = request.options.format if output == PIPE else format_of(output) or "same"
-    done = batch.process(data, *names, target_format, restorer, request.options)
     if output == PIPE:
         streams.stdout.write(done.data)
         streams.stdout.flush()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-Samples = NDArray[np.uint8 | np.uint16]
+Samples = NDArray[Any]
+"""uint8 or uint16."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ QUIET_FRACTION, MIN_QUIET = 0.02, 300
 """Share of the patches taken to be free of texture, and the fewest that give a steady variance."""
 FIRST_HIGH_FREQUENCY = 9
 """Sum of the two DCT indices from which a coefficient counts as noise; below it, as texture."""
-MAX_PASSES = 8
+MAX_PASSES = 10
+SATURATED_MARGIN = 0.15
+"""Share of saturated pixels in a patch above what clipping explains: two standard deviations for a flat one."""
 
 OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt([[3], [2], [1.5]])
 """Orthonormal luma and chroma: the mean square of the noise over them is that over red, green and blue."""
@@ -32,8 +35,8 @@ def estimate_noise_level(image: NDArray[np.float32]) -> float:
     one frequency to another, so the choice does not bias the variance. Colour is measured in orthonormal
     luma and chroma, where a photograph's texture is mostly in luma, and given as the root mean square.
 
-    Noise clipped to the limits of the format is weaker than it was: patches near the limits are scaled by
-    what clipping takes from a Gaussian at their mean, patches beyond them and constant ones are left out.
+    Noise clipped to the limits of the format is weaker than it was: patches near the limits count with the
+    variance that a clipped Gaussian of their mean keeps; saturated and constant ones are left out.
 
     Parameters
     ----------
@@ -62,11 +65,17 @@ def estimate_noise_level(image: NDArray[np.float32]) -> float:
     if min(channels.shape[:2]) < PATCH:
         return 0.0
     patches = _sample_patches(channels)
-    distances = _distances_to_limits(patches, channels)
-    usable = np.isfinite(distances).all(1) & (distances > 0).all(1) & (np.ptp(patches, axis=2) > 0).any(1)
+    lowest = np.fmin.reduce(np.fmin.reduce(channels, axis=0), axis=0)[:, None]
+    highest = np.fmax.reduce(np.fmax.reduce(channels, axis=0), axis=0)[:, None]
+    means = patches.mean(2, keepdims=True)
+    # The picture's own extremes stand for the limits of its format: a scan may well be clipped to 16..235. Where
+    # nothing was clipped they are some standard deviations away from any patch and change nothing.
+    distances = np.minimum(means - lowest, highest - means)[..., 0]
+    usable = np.isfinite(distances).all(1) & (np.ptp(patches, axis=2) > 0).any(1)
     if not usable.any():
         return 0.0
-    return _solve_level(patches[usable], distances[usable]) * LEVEL_SCALE
+    saturated = ((patches == lowest) | (patches == highest)).mean(2, dtype=np.float32)
+    return _solve_level(patches[usable], distances[usable], saturated[usable]) * LEVEL_SCALE
 
 
 def _sample_patches(channels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -82,76 +91,66 @@ def _sample_patches(channels: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(chosen.reshape(*chosen.shape[:2], PATCH * PATCH))
 
 
-def _distances_to_limits(patches: NDArray[np.float32], channels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return, for each patch and channel, how far its mean is from the nearer extreme of the picture.
+def _solve_level(patches: NDArray[np.float32], distances: NDArray[np.float32], saturated: NDArray[np.float32]) -> float:
+    """Iterate the noise level, in units of the pixels: how much clipping takes from it depends on it.
 
-    The picture's own extremes stand for the limits of its format, as a scan may well be clipped to 16..235;
-    where nothing was clipped they are some standard deviations away from any patch and change nothing.
+    `distances` of the means to the limits and shares of `saturated` pixels are patches x channels.
     """
-    lowest = np.fmin.reduce(np.fmin.reduce(channels, axis=0), axis=0)
-    highest = np.fmax.reduce(np.fmax.reduce(channels, axis=0), axis=0)
-    means = patches.mean(2)
-    nearer: NDArray[np.float32] = np.minimum(means - lowest, highest - means)
-    return nearer
-
-
-def _solve_level(patches: NDArray[np.float32], distances: NDArray[np.float32]) -> float:
-    """Iterate the noise level, in units of the pixels: how much is clipped depends on it."""
-    low, high = _texture_and_noise(patches)
-    clipped_means, gains = _clipped_gaussian()
     mix = OPPONENT if patches.shape[1] == 3 else np.ones((1, 1))
+    texture, noise = _texture_and_noise(np.einsum("kc,pcx->kpx", mix.astype(np.float32), patches))
+    clipped = _clipped_gaussian()
     level = 0.0
     for _ in range(MAX_PASSES):
-        inside = np.flatnonzero((distances > clipped_means[0] * level).all(1))
-        if inside.size == 0:
+        means = clipped.mean * level
+        inside = distances > means[0]
+        if level > 0:
+            # More saturated pixels than noise explains: the border of a blown area, or black print on white.
+            inside &= saturated <= np.interp(distances, means, clipped.saturated) + SATURATED_MARGIN
+        chosen = np.flatnonzero(inside.all(1))
+        if chosen.size == 0:
             break
-        gain = np.interp(distances[inside], clipped_means * level, gains)
-        weights = (mix[:, None, :] * gain).astype(np.float32)
-        previous, level = level, _root_mean_square(low[inside], high[inside], weights)
+        kept = np.interp(distances[chosen], means, clipped.variance) @ np.square(mix).T
+        variances = [_quiet_variance(t[chosen], n[chosen], k) for t, n, k in zip(texture, noise, kept.T, strict=True)]
+        previous, level = level, math.sqrt(np.mean(variances))
         if abs(level - previous) <= 0.005 * level:
             break
     return level
 
 
-def _root_mean_square(low: NDArray[np.float32], high: NDArray[np.float32], weights: NDArray[np.float32]) -> float:
-    """Return the noise level over the components that `weights` (components x patches x channels) make."""
-    quiet_count = min(len(low), max(MIN_QUIET, int(QUIET_FRACTION * len(low))))
-    variances = []
-    for weight in weights:
-        texture = np.square(_mix(weight, low)).sum(1)
-        quiet = np.argpartition(texture, quiet_count - 1)[:quiet_count]
-        noise = _mix(weight[quiet], high[quiet])
-        variances.append(np.median(np.square(noise, dtype=np.float64).mean(0)))
-    return math.sqrt(np.mean(variances))
-
-
-def _mix(weight: NDArray[np.float32], coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum coefficients (patches x channels x frequencies) over the channels, weighted patch by patch."""
-    mixed: NDArray[np.float32] = np.einsum("pc,pcf->pf", weight, coefficients)
-    return mixed
+def _quiet_variance(texture: NDArray[np.float32], noise: NDArray[np.float32], kept: NDArray[np.float64]) -> float:
+    """Return the noise variance in the patches with the least texture for the variance that clipping has kept."""
+    count = min(len(kept), max(MIN_QUIET, int(QUIET_FRACTION * len(kept))))
+    quiet = np.argpartition(texture / kept, count - 1)[:count]
+    return float(np.median(noise[quiet].sum(0, dtype=np.float64)) / kept[quiet].sum())
 
 
 def _texture_and_noise(patches: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the DCT coefficients of low (without the mean) and of high frequency."""
+    """Return the energy of each patch at low frequencies (without the mean), and that at each high one."""
     index = np.arange(PATCH)
     dct = np.sqrt(2 / PATCH) * np.cos(np.pi * np.outer(index, 2 * index + 1) / (2 * PATCH))
     dct[0] /= np.sqrt(2)
     basis = np.kron(dct, dct).astype(np.float32)
     frequency = np.add.outer(index, index).ravel()
     is_high = frequency >= FIRST_HIGH_FREQUENCY
-    return patches @ basis[(frequency > 0) & ~is_high].T, patches @ basis[is_high].T
+    low, high = patches @ basis[(frequency > 0) & ~is_high].T, patches @ basis[is_high].T
+    return np.square(low).sum(-1), np.square(high)
+
+
+class _ClippedGaussian(NamedTuple):
+    """A unit Gaussian clipped below 0, by where its centre is: each an array, ascending in the mean."""
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    saturated: NDArray[np.float64]
+    """Share of the samples that were clipped."""
 
 
 @functools.cache
-def _clipped_gaussian() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean of a unit Gaussian clipped below 0 and the inverse of its standard deviation.
-
-    One entry for each place of its centre, from a quarter of a standard deviation beyond the limit, where
-    half of the noise is left, to four inside it, where nothing is lost.
-    """
+def _clipped_gaussian() -> _ClippedGaussian:
+    """Return the moments from a quarter of a standard deviation beyond the limit to four inside it."""
     centre = np.linspace(-0.25, 4, 86)
     density = np.exp(-np.square(centre) / 2) / math.sqrt(2 * math.pi)
-    share = np.array([math.erfc(-c / math.sqrt(2)) / 2 for c in centre])
-    mean = centre * share + density
-    variance = (np.square(centre) + 1) * share + centre * density - np.square(mean)
-    return mean, 1 / np.sqrt(variance)
+    saturated = np.array([math.erfc(c / math.sqrt(2)) / 2 for c in centre])
+    mean = centre * (1 - saturated) + density
+    variance = (np.square(centre) + 1) * (1 - saturated) + centre * density - np.square(mean)
+    return _ClippedGaussian(mean, variance, saturated)

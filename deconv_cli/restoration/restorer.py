@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from deconv_cli.restoration.noise_estimation import estimate_noise_level
 from deconv_cli.restoration.tiling import Span, even_core, spans
 from deconv_cli.tasks import find_task
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+Pixels = NDArray[Any]
+"""A picture as `check_image` accepts it: uint8, uint16 or float32."""
 
 AUTO_TILE_SIDE = 1536
 """Largest core, in pixels, of automatic tiles: its activations take about 1 GB in bfloat16 and 2 GB in float32."""
@@ -177,7 +178,7 @@ class Restorer:
             )
         return float(noise_level)
 
-    def _dtype_for(self, image_dtype: np.dtype[np.generic]) -> torch.dtype:
+    def _dtype_for(self, image_dtype: np.dtype[Any]) -> torch.dtype:
         if self.precision == "auto" and image_dtype != np.uint8:
             return torch.float32
         return find_precision(self.precision, self.device)
@@ -227,12 +228,12 @@ class Restorer:
         """Restore one tile with its context, padded where it reaches beyond the picture."""
         height, width = patch.shape[:2]
         padding = [(0, rows.high - rows.low - height), (0, columns.high - columns.low - width), (0, 0)][: patch.ndim]
-        clean_input = to_float(np.pad(patch, padding, mode="symmetric"))
-        image = torch.from_numpy(clean_input).to(self.device)
+        given = to_float(np.pad(patch, padding, mode="symmetric"))
+        image = torch.from_numpy(given).to(self.device)
         image = image[None, None].expand(-1, 3, -1, -1) if image.ndim == 2 else image.permute(2, 0, 1)[None]
         residual = self._residual(image, how)[0]
         residual = residual.mean(0) if patch.ndim == 2 else residual.permute(1, 2, 0)
-        restored = clean_input + np.float32(how.strength) * residual.cpu().numpy()
+        restored: NDArray[np.float32] = given + np.float32(how.strength) * residual.cpu().numpy()
         return from_float(restored[:height, :width], patch.dtype)
 
     @torch.inference_mode()
@@ -290,16 +291,18 @@ def check_image(image: Pixels) -> None:
 def to_float(image: Pixels) -> NDArray[np.float32]:
     """Scale integers to 0..1, float32; float passes as it is."""
     if image.dtype == np.float32:
-        return image.astype(np.float32, copy=False)
-    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+        return image
+    scaled: NDArray[np.float32] = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    return scaled
 
 
-def from_float(image: NDArray[np.float32], dtype: np.dtype[np.generic]) -> Pixels:
+def from_float(image: NDArray[np.float32], dtype: np.dtype[Any]) -> Pixels:
     """Scale back to an integer dtype, clipped and rounded; float passes as it is."""
     if dtype == np.float32:
         return image
     largest = np.iinfo(dtype).max
-    return np.rint(np.clip(image, 0, 1) * np.float32(largest)).astype(dtype)
+    rounded: Pixels = np.rint(np.clip(image, 0, 1) * np.float32(largest)).astype(dtype)
+    return rounded
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,11 +107,10 @@ class PictureSet:
 
 def read_rgb8(path: Path) -> NDArray[np.uint8]:
     """Read a picture as H x W x 3, uint8; gray is repeated, alpha ignored, 16 bits reduced to 8."""
-    pixels = read_frame(path).pixels
+    pixels: NDArray[Any] = read_frame(path).pixels
     if pixels.dtype == np.uint16:
         pixels = (pixels // 257).astype(np.uint8)
-    rgb: NDArray[np.uint8] = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
-    return rgb
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
 def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[list[Path], list[Path]]:
@@ -167,10 +167,11 @@ def draw_batch(pictures: PictureSet, config: TrainConfig, task: Task, step: int)
     """
     rng = np.random.default_rng([config.seed, step])
     areas = pictures.sizes.prod(axis=1).astype(np.float64)
+    low, high = config.level_range
     degraded, clean, levels = [], [], []
     for index in rng.choice(len(pictures), config.batch, p=areas / areas.sum()):
         target = draw_patch(pictures[int(index)], config, rng)
-        level = rng.uniform(*config.level_range)
+        level = rng.uniform(low, high)
         degraded.append(np.broadcast_to(task.degrade(target, level, rng), (config.patch, config.patch, 3)))
         clean.append(np.broadcast_to(target, (config.patch, config.patch, 3)))
         levels.append(level)

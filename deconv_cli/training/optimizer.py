@@ -63,14 +63,16 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
     x = x.T if rows > columns else x
-    return x.to(matrix.dtype) * max(1.0, rows / columns) ** 0.5
+    orthogonal: Tensor = x.to(matrix.dtype) * max(1.0, rows / columns) ** 0.5
+    return orthogonal
 
 
 def build_optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Make the optimisers of a training: Muon for the kernels between head and tail and Adam for the rest, or AdamW."""
     if config.optimizer == "adamw":
         return [torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=0.0)]
-    kernels, rest = [], []
+    kernels: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         outer = name.startswith(("head.", "tail."))
         (rest if outer or parameter.ndim < 2 else kernels).append(parameter)
