@@ -14,6 +14,10 @@ class UsageError(DeconvError):
     """The request itself cannot be carried out; nothing has been done."""
 
 
+class NoPicturesError(DeconvError):
+    """There is no picture where some were expected."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     """Make the error for a name that is not in a registry, with the nearest one suggested.
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from skimage import data
 
 from deconv_cli.cli.app import run as run_app
 from deconv_cli.cli.streams import Streams
@@ -46,3 +49,36 @@ def run(capsys):
         return Ran(int(code), stdout.getvalue() + captured.out.encode(), stderr.getvalue().decode() + captured.err)
 
     return run_command
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory):
+    """A file of weights of a tiny random network, three levels deep, that changes a picture visibly."""
+    import torch
+
+    from deconv_cli.network.description import Architecture, Description
+    from deconv_cli.network.encoder_decoder import EncoderDecoder
+    from deconv_cli.network.weights import Weights, save_weights
+
+    torch.manual_seed(0)
+    network = EncoderDecoder(Architecture(widths=(4, 6, 8), blocks=(1, 1, 1)))
+    description = Description("tiny", "denoise", network.architecture, (0.0, 75.0))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, Weights(description, network.state_dict()), dtype=torch.float32)
+    return path
+
+
+@pytest.fixture
+def noisy_folder(tmp_path):
+    """A folder of small noisy pictures, one in a folder inside, with the noise in the file."""
+    folder = tmp_path / "noisy"
+    (folder / "inner").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, picture in {
+        "cat.png": data.chelsea()[100:164, 100:196],
+        "camera.png": data.camera()[200:272, 200:280],
+        "inner/cup.png": data.coffee()[100:180, 200:280],
+    }.items():
+        noisy = np.clip(np.rint(picture + rng.normal(0, 25, picture.shape)), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / name)
+    return folder

@@ -20,6 +20,7 @@ from deconv_cli.images.alpha import flatten_onto_white
 from deconv_cli.images.jpeg import estimate_quality
 
 HEIGHT, WIDTH = 21, 34
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def noise(*channels, dtype=np.uint8):
@@ -56,12 +57,13 @@ def png(width, height, depth, colour, rows, *chunks):
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(*c) for c in chunks) + body + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("alpha", [None, noise()], ids=["opaque", "alpha"])
 @pytest.mark.parametrize("pixels", [noise(), noise(3)], ids=["gray", "rgb"])
-@pytest.mark.parametrize("kind", ["png", "tiff", "bmp", "webp"])
-def test_lossless_formats_return_every_sample(kind, pixels, alpha):
-    if kind == "bmp" and alpha is not None:
-        pytest.skip("BMP holds no transparency")
+@pytest.mark.parametrize(
+    ("kind", "transparent"),
+    [("png", False), ("png", True), ("tiff", False), ("tiff", True), ("webp", False), ("webp", True), ("bmp", False)],
+)
+def test_lossless_formats_return_every_sample(kind, transparent, pixels):
+    alpha = noise()[::-1] if transparent else None
     data, warnings = encode_frame(Frame(pixels, alpha), kind)
     frame = read_frame(data)
     assert warnings == frame.warnings == ()
@@ -121,8 +123,7 @@ def test_palette_becomes_rgb_and_keeps_transparency():
 def test_gray_palette_becomes_gray_unless_its_profile_is_rgb():
     image = Image.fromarray(smooth()).quantize(8)
     assert read_frame(saved(image, "PNG")).pixels.ndim == 2
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert read_frame(saved(image, "PNG", icc_profile=profile)).pixels.ndim == 3
+    assert read_frame(saved(image, "PNG", icc_profile=SRGB)).pixels.ndim == 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
@@ -140,9 +141,10 @@ def test_transparent_colour_of_a_png():
     np.testing.assert_array_equal(colour.alpha, [[255, 0]])
 
 
-def test_cmyk_becomes_rgb_and_says_so():
+@pytest.mark.parametrize("profile", [None, b"no profile", SRGB], ids=["none", "damaged", "of-rgb"])
+def test_cmyk_becomes_rgb_and_says_so(profile):
     image = Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0))
-    frame = read_frame(saved(image, "JPEG"))
+    frame = read_frame(saved(image, "JPEG", icc_profile=profile))
     assert frame.pixels.shape == (HEIGHT, WIDTH, 3)
     assert frame.pixels[0, 0, 0] > 200
     assert frame.pixels[0, 0, 1:].max() < 60

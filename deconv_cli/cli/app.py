@@ -16,7 +16,7 @@ from deconv_cli.cli.restore import restore
 from deconv_cli.cli.score import score
 from deconv_cli.cli.streams import Streams
 from deconv_cli.cli.train import train
-from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
 
 app = typer.Typer(
     name="deconv",
@@ -67,5 +67,6 @@ def run(arguments: Sequence[str] | None = None, streams: Streams | None = None) 
         return ExitCode.FAILED
     except DeconvError as error:
         streams.error(str(error))
-        return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED
+        codes = {UsageError: ExitCode.USAGE, NoPicturesError: ExitCode.NOTHING_FOUND}
+        return codes.get(type(error), ExitCode.FAILED)
     return ExitCode.OK

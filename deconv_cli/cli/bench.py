@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deconv_cli.cli import options as shared
-from deconv_cli.cli.exit_codes import ExitCode
-from deconv_cli.errors import UsageError
+from deconv_cli.errors import NoPicturesError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,8 +46,7 @@ def bench(
 
     paths = find_pictures(folder, recursive=recursive)
     if not paths:
-        streams.error(f"{folder}: no picture was found in this folder")
-        raise typer.Exit(ExitCode.NOTHING_FOUND)
+        raise NoPicturesError(f"{folder}: no picture was found in this folder")
     restorer = Restorer(weights, device=device, precision=precision)
     result = measure(
         paths,

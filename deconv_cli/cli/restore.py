@@ -15,7 +15,7 @@ from deconv_cli.cli import options as shared
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.signals import graceful_stop
 from deconv_cli.cli.streams import Streams
-from deconv_cli.errors import UsageError, unknown_name
+from deconv_cli.errors import NoPicturesError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from deconv_cli.restoration.batch import Job, Options, Outcome
@@ -115,8 +115,7 @@ def restore(
     if resume and request.to_file:
         raise UsageError("--resume needs a folder as OUTPUT")
     if not jobs:
-        streams.error("no picture was found in the given folders; --recursive looks into folders inside them, too")
-        raise typer.Exit(ExitCode.NOTHING_FOUND)
+        raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
     if dry_run:
         reporter.list_jobs(jobs)
         raise typer.Exit(ExitCode.OK)

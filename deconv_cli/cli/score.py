@@ -53,26 +53,22 @@ def score(
     differs in size or mode, or cannot be read is listed, and the rest is scored. Alpha is not scored. Pictures
     identical to their references are left out of the mean PSNR, which they would make infinite.
     """
-    from deconv_cli.evaluation.scoring import NoPicturesError, score_pictures
+    from deconv_cli.evaluation.scoring import score_pictures
     from deconv_cli.images import write_atomically
     from deconv_cli.metrics import Protocol
 
     streams = set_up(context, quiet=quiet, verbose=verbose)
     if csv:
         _require_table_path(csv, reference, test)
-    try:
-        report = score_pictures(
-            reference,
-            test,
-            Protocol(channel=channel, crop=crop),
-            suffix=suffix,
-            recursive=recursive,
-            worst_first=sort,
-            progress=lambda pairs: streams.track(pairs, len(pairs), "picture"),
-        )
-    except NoPicturesError as error:
-        streams.error(str(error))
-        raise typer.Exit(ExitCode.NOTHING_FOUND) from error
+    report = score_pictures(
+        reference,
+        test,
+        Protocol(channel=channel, crop=crop),
+        suffix=suffix,
+        recursive=recursive,
+        worst_first=sort,
+        progress=lambda pairs: streams.track(pairs, len(pairs), "picture"),
+    )
     for warning in report.warnings:
         streams.warning(warning)
     for failure in report.failures:

@@ -11,13 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
 from deconv_cli.images import Frame, find_pictures, read_frame
 from deconv_cli.metrics import Protocol, psnr, ssim
-
-
-class NoPicturesError(DeconvError):
-    """A folder to score holds no picture."""
 
 
 @dataclass(frozen=True)

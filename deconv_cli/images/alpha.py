@@ -16,7 +16,7 @@ def bleed_alpha(pixels: Samples, alpha: Samples) -> Samples:
     Parameters
     ----------
     pixels
-        H x W or H x W x 3, uint8 or uint16.
+        H x W or H x W x 3, of any dtype.
     alpha
         H x W, 0 where the picture is fully transparent.
 

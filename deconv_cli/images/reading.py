@@ -31,7 +31,18 @@ _FORMATS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "BMP": "b
 _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "YCbCr": "RGB"}
 """What opaque 8-bit modes are converted to."""
 
-_DAMAGE = (*exif_block.MALFORMED, EOFError, zlib.error, MemoryError)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 """What Pillow's decoders are known to raise on damaged files."""
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_X_RESOLUTION, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLE_FORMAT = (
@@ -115,6 +126,8 @@ def _decoding(name: str) -> Iterator[None]:
         raise DeconvError(f"{name}: {message}") from error
     except Image.DecompressionBombError as error:
         raise _too_large(name) from error
+    except MemoryError as error:
+        raise DeconvError(f"{name}: too large for the memory of this machine; cut it into parts first") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno:
             raise DeconvError(f"{name}: cannot be read ({error.strerror})") from error
@@ -139,13 +152,16 @@ def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
     if count > 1 and not isinstance(image, JpegImageFile):
         raise DeconvError(f"{name}: holds {count} pages or frames; split it into single pictures first")
     if image.format == "PNG":
-        _check_png(image, depth=header[24], name=name)
+        _check_png(image, header, name)
     if isinstance(image, TiffImageFile):
         _check_tiff(image, name)
     return image
 
 
-def _check_png(image: Image.Image, *, depth: int, name: str) -> None:
+def _check_png(image: Image.Image, header: bytes, name: str) -> None:
+    if header[12:16] != b"IHDR":
+        raise ValueError("the first chunk is not IHDR")
+    depth = header[24]
     if depth > 8 and (image.mode != "I;16" or "transparency" in image.info):
         raise _too_deep(name, f"{depth}-bit colour or transparency")
     if depth < 8 and image.mode == "L" and "transparency" in image.info:

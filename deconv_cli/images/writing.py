@@ -128,24 +128,18 @@ def _to_image(frame: Frame, target: str) -> Image.Image:
 
 
 def _options(frame: Frame, target: str, quality: int | None) -> dict[str, Any]:
-    """Return Pillow's options: those of the target, and the metadata that there is."""
+    """Return Pillow's options: those of the format, and the metadata that there is."""
     own: dict[str, Any]
+    coding: dict[str, Any]
     match target:
         case "png":
             own = {"format": "PNG", "exif": frame.exif, "pnginfo": _png_chunks(frame)}
         case "jpg":
-            quality = quality or max(DEFAULT_QUALITY, frame.jpeg_quality or 0)
-            own = {
-                "format": "JPEG",
-                "exif": frame.exif,
-                "xmp": frame.xmp,
-                "quality": quality,
-                "subsampling": 0,
-            }
+            coding = {"quality": quality or max(DEFAULT_QUALITY, frame.jpeg_quality or 0), "subsampling": 0}
+            own = {"format": "JPEG", "exif": frame.exif, "xmp": frame.xmp, **coding}
         case "webp":
-            coding = (
-                {"lossless": True} if frame.lossless and quality is None else {"quality": quality or DEFAULT_QUALITY}
-            )
+            lossless = frame.lossless and quality is None
+            coding = {"lossless": True} if lossless else {"quality": quality or DEFAULT_QUALITY}
             own = {"format": "WEBP", "exif": frame.exif, "xmp": frame.xmp, "exact": True, **coding}
         case "bmp":
             own = {"format": "BMP", "dpi": (0, 0)}

@@ -300,6 +300,8 @@ def run(
             )
             _make_folder(job.target.parent)
             write_atomically(job.target, done.data)
+        except UsageError:
+            raise  # The request is wrong, not the file.
         except DeconvError as error:
             yield Outcome(str(job.source), str(job.target), "failed", str(error))
             continue

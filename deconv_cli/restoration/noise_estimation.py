@@ -23,7 +23,7 @@ MAX_PASSES = 10
 SATURATED_MARGIN = 0.15
 """Share of saturated pixels in a patch above what clipping explains: two standard deviations for a flat one."""
 
-OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt([[3], [2], [1.5]])
+OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt([[3.0], [2.0], [1.5]])
 """Orthonormal luma and chroma: the mean square of the noise over them is that over red, green and blue."""
 
 
@@ -53,7 +53,7 @@ def estimate_noise_level(image: NDArray[np.float32]) -> float:
     -----
     After N. Ponomarenko et al., "An automatic approach to lossy compression of AVIRIS images", IGARSS 2007,
     as given in M. Colom and A. Buades, "Analysis and Extension of the Ponomarenko et al. Method", Image
-    Processing On Line 3 (2013), section 2. The opponent colours and the account of clipping are additions.
+    Processing On Line 3 (2013). The opponent colours and the account of clipping are additions.
 
     Examples
     --------
@@ -65,12 +65,12 @@ def estimate_noise_level(image: NDArray[np.float32]) -> float:
     if min(channels.shape[:2]) < PATCH:
         return 0.0
     patches = _sample_patches(channels)
-    lowest = np.fmin.reduce(np.fmin.reduce(channels, axis=0), axis=0)[:, None]
-    highest = np.fmax.reduce(np.fmax.reduce(channels, axis=0), axis=0)[:, None]
-    means = patches.mean(2, keepdims=True)
+    lowest = np.fmin.reduce(channels, axis=None)
+    highest = np.fmax.reduce(channels, axis=None)
+    means = patches.mean(2)
     # The picture's own extremes stand for the limits of its format: a scan may well be clipped to 16..235. Where
     # nothing was clipped they are some standard deviations away from any patch and change nothing.
-    distances = np.minimum(means - lowest, highest - means)[..., 0]
+    distances = np.minimum(means - lowest, highest - means)
     usable = np.isfinite(distances).all(1) & (np.ptp(patches, axis=2) > 0).any(1)
     if not usable.any():
         return 0.0
@@ -108,7 +108,7 @@ def _solve_level(patches: NDArray[np.float32], distances: NDArray[np.float32], s
             inside &= saturated <= np.interp(distances, means, clipped.saturated) + SATURATED_MARGIN
         chosen = np.flatnonzero(inside.all(1))
         if chosen.size == 0:
-            break
+            return 0.0
         kept = np.interp(distances[chosen], means, clipped.variance) @ np.square(mix).T
         variances = [_quiet_variance(t[chosen], n[chosen], k) for t, n, k in zip(texture, noise, kept.T, strict=True)]
         previous, level = level, math.sqrt(np.mean(variances))

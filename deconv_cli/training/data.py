@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deconv_cli.errors import DeconvError
+from deconv_cli.errors import DeconvError, NoPicturesError
 from deconv_cli.images import find_pictures, read_frame, read_size
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import dihedral, to_gray
@@ -121,19 +121,21 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
 
     Raises
     ------
+    NoPicturesError
+        If a folder holds no picture.
     DeconvError
-        If a folder holds no picture, or there is only one and no validation folder.
+        If there is only one and no validation folder.
     """
     found: list[tuple[str, Path]] = []
     for folder in folders:
         paths = find_pictures(folder, recursive=True)
         if not paths:
-            raise DeconvError(f"{folder}: no picture was found in this folder")
+            raise NoPicturesError(f"{folder}: no picture was found in this folder")
         found += [(path.relative_to(folder).as_posix(), path) for path in paths]
     if validation is not None:
         held_out = find_pictures(validation, recursive=True)
         if not held_out:
-            raise DeconvError(f"{validation}: no picture to validate on was found in this folder")
+            raise NoPicturesError(f"{validation}: no picture to validate on was found in this folder")
         return [path for _, path in found], held_out
     if len(found) == 1:
         raise DeconvError(f"{folders[0]}: one picture is not enough to train and validate on; add some or give --val")

@@ -1,0 +1,101 @@
+"""The command line as a whole: quick, documented, and telling the truth."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deconv_cli
+from deconv_cli.cli.exit_codes import ExitCode
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("restore", "train", "score", "bench", "models list", "models show", "models verify")
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("restore", "--help"), ("train", "--help")])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from deconv_cli.cli.app import run; code = run(sys.argv[1:]);"
+        "heavy = {'torch', 'skimage', 'numpy', 'scipy', 'matplotlib', 'PIL'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    python("-c", code, *arguments)
+
+
+def test_version_and_module_entry():
+    assert python("-m", "deconv_cli", "--version").stdout == f"deconv {deconv_cli.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_has_help(run, command):
+    ran = run(*command.split(), "--help")
+    assert ran.code == 0
+    reference = (ROOT / "docs" / "cli.md").read_text()
+    assert f"`deconv {command}`" in reference
+
+
+def test_the_reference_is_what_help_says():
+    """Made anew with ``python -m typer deconv_cli.cli.app utils docs --name deconv --output docs/cli.md``."""
+    made = python("-m", "typer", "deconv_cli.cli.app", "utils", "docs", "--name", "deconv").stdout
+    assert (ROOT / "docs" / "cli.md").read_text().strip() == made.strip()
+
+
+def test_exit_codes_are_documented_from_themselves():
+    text = (ROOT / "docs" / "exit-codes.md").read_text()
+    for code in ExitCode:
+        assert f"| {code.value} | {code.description} |" in text
+
+
+def test_unknown_commands_and_options_are_usage_errors(run):
+    assert run("restoer").code == 2
+    assert run("restore", "--strenght", "1", "a", "b").code == 2
+
+
+def test_models(run, tmp_path):
+    assert "denoise" in run("models", "list").text
+    listed = {entry["name"] for entry in run("models", "list", "--json").json}
+    assert listed == {path.stem for path in (ROOT / "weights").glob("*.safetensors")}
+    card = run("models", "show", "denoise", "--json").json
+    assert card["description"]["task"] == "denoise"
+    assert card["sha256"]
+    assert "parameters" in run("models", "show", "denoise").text
+    assert run("models", "show", "denoize").code == 2
+    assert run("models", "verify").code == 0
+
+
+def test_damaged_bundled_weights_are_noticed(run, tmp_path, monkeypatch):
+    from deconv_cli.network import bundled
+
+    for name in ("registry.json", "denoise.safetensors"):
+        (tmp_path / name).write_bytes((ROOT / "weights" / name).read_bytes())
+    data = bytearray((tmp_path / "denoise.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "denoise.safetensors").write_bytes(data)
+    monkeypatch.setattr(bundled, "weights_folder", lambda: tmp_path)
+    ran = run("models", "verify")
+    assert ran.code == 1
+    assert "damaged" in ran.stderr
+
+
+def test_quiet_says_nothing_and_no_colour_without_a_terminal(run, noisy_folder, tmp_path, tiny_weights):
+    ran = run(
+        "restore", noisy_folder / "cat.png", tmp_path / "o.png", "--weights", tiny_weights, "-q", "--noise-level", 9
+    )
+    assert (ran.code, ran.stdout, ran.stderr) == (0, b"", "")
+    ran = run("restore", tmp_path / "none.png", tmp_path / "p.png", "-q")
+    assert ran.stderr.startswith("error: ")
+    assert "\x1b" not in ran.stderr
+
+
+def test_public_names():
+    for name in deconv_cli.__all__:
+        assert getattr(deconv_cli, name)
+    with pytest.raises(AttributeError):
+        _ = deconv_cli.nothing

@@ -1,0 +1,188 @@
+"""The network: shapes, initialisation, the promises of its description, and its file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.network.activations import ACTIVATIONS, find_activation
+from deconv_cli.network.description import Architecture, Description
+from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.weights import Weights, load_weights, save_weights
+
+architectures = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 2)), min_size=1, max_size=4).map(
+    lambda levels: Architecture(widths=tuple(w for w, _ in levels), blocks=tuple(b for _, b in levels))
+)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_trains(name):
+    torch.manual_seed(0)
+    network = EncoderDecoder(Architecture(widths=(4, 8), blocks=(1, 1), activation=name))
+    x = torch.rand(2, 3, 16, 24)
+    y = network(x, torch.full((2, 1, 16, 24), 0.1))
+    assert y.shape == x.shape
+    y.square().mean().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    assert network.head.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"identity", "sigmoid", "tanh"}))
+def test_gain_keeps_the_scale_of_the_signal(name):
+    """Sixteen convolutions with the activation between them neither fade nor blow up."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 512)
+    activation = find_activation(name)
+    for _ in range(16):
+        weight = torch.randn(512, 512) * activation.gain / 512**0.5
+        x = activation.build()(x) @ weight
+    assert 0.3 < x.std() < 3
+
+
+def test_transposed_convolutions_do_not_ripple_at_initialisation():
+    network = EncoderDecoder(Architecture(widths=(4, 8, 8), blocks=(0, 0, 0)))
+    for up in network.up:
+        flat = up(torch.randn(1, up.in_channels, 1, 1).expand(-1, -1, 6, 6))
+        assert (flat - flat[:, :, :1, :1]).abs().max() < 1e-6
+
+
+@settings(max_examples=25, deadline=None)
+@given(architectures, st.integers(0, 2**31))
+def test_nothing_beyond_the_influence_radius_has_influence(architecture, seed):
+    """Exactly: a change outside an aligned block and its radius leaves the block's output bit for bit alike."""
+    torch.manual_seed(seed)
+    network = EncoderDecoder(architecture).double()
+    step, radius = architecture.size_multiple, architecture.influence_radius
+    assert radius % step == 0
+    side = step + 2 * radius + 2 * step
+    x = torch.rand(1, 4, side, side, dtype=torch.float64)
+    changed = torch.rand_like(x)
+    inside = slice(step, side - step)
+    changed[..., inside, inside] = x[..., inside, inside]
+    core = slice(step + radius, step + radius + step)
+    before, after = (network.residual(image)[..., core, core] for image in (x, changed))
+    assert torch.equal(before, after)
+
+
+def test_influence_reaches_almost_to_the_radius():
+    """The radius is not a lazy over-estimate: the last aligned ring inside it has influence."""
+    architecture = Architecture(widths=(4, 4, 4), blocks=(1, 1, 2), activation="identity")
+    torch.manual_seed(0)
+    network = EncoderDecoder(architecture).double()
+    step, radius = architecture.size_multiple, architecture.influence_radius
+    x = torch.rand(1, 4, step, step + 2 * radius, dtype=torch.float64)
+    changed = x.clone()
+    changed[..., :step] += 1
+    core = slice(radius, radius + step)
+    assert not torch.equal(network.residual(x)[..., core], network.residual(changed)[..., core])
+
+
+def test_multiply_adds_equal_those_of_the_layers():
+    architecture = Architecture()
+    network = EncoderDecoder(architecture)
+    counted = 0
+
+    def count(layer, _, output):
+        nonlocal counted
+        deconv = isinstance(layer, torch.nn.ConvTranspose2d)
+        # A kernel of a convolution acts once an output pixel, one of a transposed convolution once an input pixel.
+        pixels = output[0, 0].numel() // (4 if deconv else 1)
+        counted += layer.weight.numel() * pixels
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.register_forward_hook(count)
+    network.residual(torch.rand(1, 4, 64, 64))
+    assert counted / 64**2 == pytest.approx(architecture.multiply_adds)
+
+
+@pytest.mark.parametrize(
+    "values", [{"widths": (8,), "blocks": (1, 1)}, {"widths": (), "blocks": ()}, {"widths": (0,), "blocks": (1,)}]
+)
+def test_impossible_architectures_are_refused(values):
+    with pytest.raises(UsageError):
+        Architecture(**values)
+
+
+@settings(max_examples=10, deadline=None)
+@given(architectures, st.sampled_from(sorted(ACTIVATIONS)))
+def test_weights_survive_the_file(tmp_path_factory, architecture, activation):
+    architecture = dataclasses.replace(architecture, activation=activation)
+    network = EncoderDecoder(architecture).eval()
+    description = Description("some", "denoise", architecture, (0.0, 50.0))
+    path = tmp_path_factory.mktemp("roundtrip") / "some.safetensors"
+    save_weights(path, Weights(description, network.state_dict(), {"steps": 3}, {"psnr": 30.5}), dtype=torch.float32)
+    loaded = load_weights(path)
+    assert loaded.description == description
+    assert loaded.recipe == {"steps": 3}
+    assert loaded.scores == {"psnr": 30.5}
+    x = torch.rand(1, 4, architecture.size_multiple, architecture.size_multiple * 2)
+    with torch.inference_mode():
+        assert torch.equal(loaded.build().residual(x), network.residual(x))
+
+
+def damaged(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def foreign(path):
+    save_file({"weight": torch.zeros(3)}, path)
+
+
+def not_safetensors(path):
+    path.write_bytes(b"\x80\x04 not safetensors at all")
+
+
+def newer(path):
+    edit_header(path, lambda header: header.update(format=99))
+
+
+def other_shapes(path):
+    edit_header(path, lambda header: header["description"]["architecture"].update(widths=[4, 6, 9]))
+
+
+def unknown_activation(path):
+    edit_header(path, lambda header: header["description"]["architecture"].update(activation="step"))
+
+
+def absurdly_large(path):
+    edit_header(path, lambda header: header["description"]["architecture"].update(widths=[10**6, 10**6, 10**6]))
+
+
+def edit_header(path, edit):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["deconv"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    edit(header)
+    save_file(tensors, path, {"deconv": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (damaged, "damaged"),
+        (foreign, "not written by deconv"),
+        (not_safetensors, "not a weights file"),
+        (newer, "newer deconv"),
+        (other_shapes, "do not fit"),
+        (unknown_activation, "unknown activation"),
+        (absurdly_large, "do not fit"),
+    ],
+)
+def test_bad_weights_are_refused_by_name(tmp_path, tiny_weights, harm, message):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(tiny_weights.read_bytes())
+    harm(path)
+    with pytest.raises(DeconvError, match=message) as caught:
+        load_weights(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

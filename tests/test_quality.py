@@ -1,0 +1,32 @@
+"""Floors on the shipped weights, on pictures that scikit-image ships, by the field's protocol."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+from skimage import data
+
+COLOUR = {"astronaut": (0, 256), "chelsea": (20, 150), "coffee": (80, 220)}
+GRAY = {"camera": (60, 180), "coins": (0, 0), "moon": (100, 100)}
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("quality")
+    for kind, pictures in (("colour", COLOUR), ("gray", GRAY)):
+        (root / kind).mkdir()
+        for name, (top, left) in pictures.items():
+            crop = getattr(data, name)()[top : top + SIDE, left : left + SIDE]
+            Image.fromarray(crop).save(root / kind / f"{name}.png")
+    return root
+
+
+@pytest.mark.parametrize(("kind", "floors"), [("colour", (0, 0, 0)), ("gray", (0, 0, 0))])
+def test_denoising(run, folders, kind, floors):
+    result = run("bench", folders / kind, "--levels", "15,25,50", "--json").json
+    assert result["pictures"] == 3
+    for row, floor in zip(result["rows"], floors, strict=True):
+        assert row["psnr"] > floor, row
+        assert row["psnr"] > row["input_psnr"] + 5
+        assert row["ssim"] > row["input_ssim"]

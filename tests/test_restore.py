@@ -1,0 +1,203 @@
+"""Restoring arrays: exact tiles, types, strength, alpha, self-ensemble, and what goes wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage import data
+
+import deconv_cli as deconv
+from deconv_cli.errors import UsageError
+from deconv_cli.network.description import Architecture, Description
+from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.weights import Weights, save_weights
+from deconv_cli.restoration.restorer import Restorer, to_float
+
+TYPES = {"uint8": 255, "uint16": 65535, "float32": 1}
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_weights):
+    return Restorer(tiny_weights, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """Random networks of one to four levels, by number of levels."""
+    restorers = {}
+    for levels in range(1, 5):
+        torch.manual_seed(levels)
+        architecture = Architecture(widths=(4, 6, 6, 8)[:levels], blocks=(1,) * levels)
+        network = EncoderDecoder(architecture)
+        path = tmp_path_factory.mktemp("deep") / f"{levels}.safetensors"
+        description = Description("deep", "denoise", architecture, (0.0, 75.0))
+        save_weights(path, Weights(description, network.state_dict()), dtype=torch.float32)
+        restorers[levels] = Restorer(path, precision="fp32")
+    return restorers
+
+
+def picture(shape, dtype="float32", seed=0):
+    values = np.random.default_rng(seed).random(shape, dtype=np.float32)
+    return values if dtype == "float32" else np.rint(values * TYPES[dtype]).astype(dtype)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    levels=st.integers(1, 4),
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    tile=st.integers(1, 64),
+    gray=st.booleans(),
+    tta=st.booleans(),
+)
+def test_tiled_equals_untiled(deep, levels, height, width, tile, gray, tta):
+    image = picture((height, width) if gray else (height, width, 3), seed=height * 100 + width)
+    whole, tiled = (deep[levels].restore(image, noise_level=20, tile=how, tta=tta).pixels for how in ("off", tile))
+    assert not np.allclose(whole, image, atol=1e-3)
+    assert np.abs(tiled - whole).max() <= 1e-4 / 255
+
+
+def test_tiled_equals_untiled_with_the_shipped_weights():
+    image = to_float(data.astronaut()[:400, 40:340])
+    restorer = Restorer("denoise", precision="fp32")
+    whole, tiled = (restorer.restore(image, noise_level=50, tile=how).pixels for how in ("off", 160))
+    assert np.abs(tiled - whole).max() <= 1e-4 / 255
+    eight = data.astronaut()[:400, 40:340]
+    half = Restorer("denoise", precision="bf16")
+    whole, tiled = (half.restore(eight, noise_level=50, tile=how).pixels.astype(int) for how in ("off", 160))
+    assert np.abs(tiled - whole).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 4), (1, 1), (1, 9, 3)])
+def test_type_and_shape_stay(tiny, shape, dtype):
+    image = picture(shape, dtype)
+    out = tiny.restore(image, noise_level=20).pixels
+    assert out.dtype == image.dtype
+    assert out.shape == image.shape
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_strength_zero_is_the_input_and_half_is_half_way(tiny, dtype):
+    image = picture((33, 47, 3), dtype)
+    none, half, full = (tiny.restore(image, noise_level=20, strength=s).pixels for s in (0, 0.5, 1))
+    assert np.array_equal(none, image)
+    unclipped = (full > 0) & (full < TYPES[dtype])
+    middle = (image.astype(np.float64) + full.astype(np.float64)) / 2
+    assert np.abs(half - middle)[unclipped].max() <= (1e-6 if dtype == "float32" else 1)
+
+
+def test_all_number_types_say_the_same(tiny):
+    eight = picture((24, 32, 3), "uint8")
+    as_float = tiny.restore(to_float(eight), noise_level=20).pixels
+    as_eight = tiny.restore(eight, noise_level=20).pixels
+    as_sixteen = tiny.restore(eight.astype(np.uint16) * 257, noise_level=20).pixels
+    assert np.array_equal(as_eight, np.rint(np.clip(as_float, 0, 1) * 255))
+    assert np.array_equal(as_sixteen, np.rint(np.clip(as_float, 0, 1) * 65535))
+
+
+def test_float_is_neither_clipped_nor_rounded(tiny):
+    image = picture((24, 24, 3)) * 3 - 1
+    out = tiny.restore(image, noise_level=20).pixels
+    assert out.min() < -0.1
+    assert out.max() > 1.1
+
+
+def test_gray_is_three_equal_channels_averaged(tiny):
+    gray = picture((24, 40))
+    colour = tiny.restore(np.dstack([gray] * 3), noise_level=20).pixels
+    assert np.allclose(tiny.restore(gray, noise_level=20).pixels, colour.mean(2), atol=1e-6)
+
+
+def test_self_ensemble_turns_with_the_picture(tiny):
+    image = picture((32, 48, 3))
+    turned = tiny.restore(np.ascontiguousarray(np.rot90(image)), noise_level=20, tta=True).pixels
+    straight = tiny.restore(image, noise_level=20, tta=True).pixels
+    assert np.allclose(np.rot90(straight), turned, atol=1e-5)
+
+
+def test_transparent_pixels_stay_and_do_not_show(tiny):
+    image = picture((32, 32, 4), "uint8")
+    image[..., 3] = 255
+    image[:16, :, 3] = 0
+    other = image.copy()
+    other[:16, :, :3] = 255 - other[:16, :, :3]
+    first, second = (tiny.restore(given, noise_level=20).pixels for given in (image, other))
+    assert np.array_equal(first[16:], second[16:])
+    assert np.array_equal(first[:16], image[:16])
+    assert np.array_equal(first[..., 3], image[..., 3])
+
+
+class OutOfMemoryAbove:
+    """A network that has memory for small tiles only."""
+
+    def __init__(self, network, pixels):
+        self.network, self.pixels = network, pixels
+
+    def residual(self, x):
+        if x.shape[2] * x.shape[3] > self.pixels:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+        return self.network.residual(x)
+
+
+def test_out_of_memory_goes_on_with_smaller_tiles(tiny_weights, monkeypatch):
+    restorer = Restorer(tiny_weights, precision="fp32")
+    image = picture((500, 500, 3))
+    expected = restorer.restore(image, noise_level=20, tile="off").pixels
+    network = restorer.weights.build().to(memory_format=torch.channels_last)
+    monkeypatch.setattr(restorer, "_network", lambda dtype: OutOfMemoryAbove(network, 300 * 300))
+    assert np.abs(restorer.restore(image, noise_level=20, tile="off").pixels - expected).max() <= 1e-4 / 255
+    monkeypatch.setattr(restorer, "_network", lambda dtype: OutOfMemoryAbove(network, 10))
+    with pytest.raises(deconv.DeconvError, match="memory"):
+        restorer.restore(image, noise_level=20)
+
+
+def test_output_that_is_not_finite_is_done_again_in_float32(tiny_weights, monkeypatch):
+    restorer = Restorer(tiny_weights, precision="bf16")
+    image = picture((32, 32, 3), "uint8")
+    expected = Restorer(tiny_weights, precision="fp32").restore(image, noise_level=20).pixels
+    build = restorer._network
+
+    class Broken:
+        @staticmethod
+        def residual(x):
+            return x[:, :3] * float("nan")
+
+    monkeypatch.setattr(restorer, "_network", lambda dtype: build(dtype) if dtype == torch.float32 else Broken)
+    assert np.array_equal(restorer.restore(image, noise_level=20).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "options"),
+    [
+        (np.zeros((4, 4, 2), np.uint8), {}),
+        (np.zeros((0, 4), np.uint8), {}),
+        (np.zeros((4, 4), np.float64), {}),
+        (np.full((4, 4), np.nan, np.float32), {}),
+        (np.zeros((4, 4), np.uint8), {"strength": 1.5}),
+        (np.zeros((4, 4), np.uint8), {"noise_level": 100}),
+        (np.zeros((4, 4), np.uint8), {"tile": 0}),
+    ],
+)
+def test_what_is_no_picture_or_option_is_refused(tiny, image, options):
+    with pytest.raises(UsageError):
+        tiny.restore(image, **{"noise_level": 20, **options})
+
+
+def test_the_public_function_keeps_its_restorer_and_checks_the_task(tiny_weights):
+    image = picture((16, 16, 3), "uint8")
+    expected = Restorer(tiny_weights).restore(image, noise_level=5).pixels
+    assert np.array_equal(deconv.restore(image, noise_level=5, weights=tiny_weights), expected)
+    with pytest.raises(UsageError, match="did you mean 'denoise'"):
+        deconv.restore(image, task="denoize")
+
+
+def test_auto_noise_level_is_the_estimate_within_the_training_range(tiny):
+    rng = np.random.default_rng(0)
+    image = (0.5 + rng.normal(0, 30 / 255, (128, 128, 3))).astype(np.float32)
+    assert tiny.restore(image).noise_level == pytest.approx(30, rel=0.05)
+    loud = (0.5 + rng.normal(0, 200 / 255, (128, 128, 3))).astype(np.float32)
+    assert tiny.restore(loud).noise_level == 75

@@ -1,0 +1,268 @@
+"""``deconv restore``: where results go, what is refused, what a script can rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deconv_cli.restoration import batch
+
+FAST = ("--noise-level", 20)
+
+
+@pytest.fixture
+def restore(run, tiny_weights):
+    """Run ``deconv restore`` with the tiny network."""
+
+    def run_restore(*arguments, **streams):
+        return run("restore", *arguments, "--weights", tiny_weights, **streams)
+
+    return run_restore
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_file_to_file(restore, noisy_folder, tmp_path):
+    ran = restore(noisy_folder / "cat.png", tmp_path / "out.png", *FAST)
+    assert (ran.code, ran.stdout) == (0, b"")
+    assert "noise level 20.0 (given)" in ran.stderr
+    before, after = read(noisy_folder / "cat.png"), read(tmp_path / "out.png")
+    assert after.shape == before.shape
+    assert not np.array_equal(before, after)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_shipped_weights_improve_the_picture(run, tmp_path):
+    from skimage import data
+
+    clean = data.chelsea()[60:220, 100:300]
+    Image.fromarray(clean).save(tmp_path / "clean.png")
+    noisy = clean + np.random.default_rng(0).normal(0, 25, clean.shape)
+    Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8)).save(tmp_path / "noisy.png")
+    assert run("restore", tmp_path / "noisy.png", tmp_path / "out.png").code == 0
+    scores = [run("score", tmp_path / "clean.png", tmp_path / name, "--json").json for name in ("noisy.png", "out.png")]
+    before, after = (score["mean"]["psnr"] for score in scores)
+    assert after > before + 8
+
+
+def test_folders_keep_their_tree(restore, noisy_folder, tmp_path):
+    out = tmp_path / "out"
+    ran = restore(noisy_folder, out, "--recursive", "--suffix", "-clean", *FAST)
+    assert ran.code == 0
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert names == ["camera-clean.png", "cat-clean.png", "inner/cup-clean.png"]
+    assert "3 pictures: 3 restored" in ran.stderr
+    flat = restore(noisy_folder, tmp_path / "flat", *FAST)
+    assert flat.code == 0
+    assert not (tmp_path / "flat" / "inner").exists()
+
+
+def test_the_output_tree_is_not_read_as_input(restore, noisy_folder):
+    out = noisy_folder / "out"
+    assert restore(noisy_folder, out, "--recursive", *FAST).code == 0
+    assert restore(noisy_folder, out, "--recursive", "--overwrite", *FAST).code == 0
+    assert not (out / "out").exists()
+
+
+def test_a_bad_file_fails_alone(restore, noisy_folder, tmp_path):
+    (noisy_folder / "bad.png").write_bytes(b"not a picture")
+    ran = restore(noisy_folder, noisy_folder / "missing.png", tmp_path / "out", "--json", *FAST)
+    assert ran.code == 1
+    assert f"error: {noisy_folder / 'bad.png'}" in ran.stderr
+    *files, summary = ran.json_lines
+    assert {file["status"] for file in files} == {"restored", "failed"}
+    assert summary["summary"] == {"restored": 2, "failed": 2}
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["camera.png", "cat.png"]
+
+
+def test_fail_fast_stops(restore, noisy_folder, tmp_path):
+    (noisy_folder / "a.png").write_bytes(b"not a picture")
+    ran = restore(noisy_folder, tmp_path / "out", "--fail-fast", "--json", *FAST)
+    assert ran.code == 1
+    assert len(ran.json_lines) == 2
+
+
+def test_what_would_lose_a_file_is_refused(restore, noisy_folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "cat.png").write_bytes(b"precious")
+    ran = restore(noisy_folder, out, *FAST)
+    assert ran.code == 2
+    assert str(out / "cat.png") in ran.stderr
+    assert [path.name for path in out.iterdir()] == ["cat.png"]
+
+    ran = restore(noisy_folder, noisy_folder, *FAST)
+    assert ran.code == 2
+    assert "overwrite an input" in ran.stderr
+
+    twin = noisy_folder / "cat.jpg"
+    Image.open(noisy_folder / "cat.png").save(twin)
+    ran = restore(noisy_folder, tmp_path / "new", "--format", "png", *FAST)
+    assert ran.code == 2
+    assert "cat.jpg" in ran.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_that_differ_in_case_alone_collide(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with pytest.raises(batch.UsageError, match="one output"):
+        batch.plan([tmp_path / "a" / "X.png", tmp_path / "b" / "x.png"], tmp_path / "out")
+
+
+def test_dry_run_lists_and_does_nothing(restore, noisy_folder, tmp_path):
+    ran = restore(noisy_folder, tmp_path / "out", "--dry-run")
+    assert ran.code == 0
+    assert f"{noisy_folder / 'cat.png'} -> {tmp_path / 'out' / 'cat.png'}" in ran.text
+    assert not (tmp_path / "out").exists()
+    ran = restore(noisy_folder, tmp_path / "out", "--dry-run", "--json")
+    assert {line["status"] for line in ran.json_lines} == {"planned"}
+
+
+def test_resume_does_only_what_is_missing_or_changed(restore, noisy_folder, tmp_path):
+    out = tmp_path / "out"
+
+    def statuses(*options):
+        ran = restore(noisy_folder, out, "--resume", "--json", *FAST, *options)
+        assert ran.code == 0, ran.stderr
+        return {line["input"].rpartition("/")[2]: line["status"] for line in ran.json_lines[:-1]}
+
+    assert set(statuses().values()) == {"restored"}
+    assert set(statuses().values()) == {"complete"}
+    (out / "cat.png").unlink()
+    assert statuses() == {"cat.png": "restored", "camera.png": "complete"}
+    os.utime(noisy_folder / "camera.png", (1, 1))
+    assert statuses() == {"cat.png": "complete", "camera.png": "restored"}
+    (out / "cat.png").write_bytes(b"cut")
+    assert statuses()["cat.png"] == "restored"
+    assert set(statuses("--strength", 0.5).values()) == {"restored"}
+    with (out / ".deconv.jsonl").open("a") as record:
+        record.write('{"output": "cat.p')  # a run that was killed while writing
+    assert set(statuses("--strength", 0.5).values()) == {"complete"}
+
+
+def test_ctrl_c_finishes_the_file_and_resume_the_rest(restore, noisy_folder, tmp_path, monkeypatch):
+    process = batch.process
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return process(*arguments, **options)
+
+    monkeypatch.setattr(batch, "process", interrupted)
+    ran = restore(noisy_folder, tmp_path / "out", *FAST)
+    assert ran.code == 130
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["camera.png"]
+    monkeypatch.undo()
+    ran = restore(noisy_folder, tmp_path / "out", "--resume", "--json", *FAST)
+    assert ran.code == 0
+    assert ran.json_lines[-1]["summary"] == {"complete": 1, "restored": 1}
+
+
+def test_pipes(restore, noisy_folder, tmp_path):
+    data = (noisy_folder / "cat.png").read_bytes()
+    piped = restore("-", "-", "--json", *FAST, stdin=data)
+    assert piped.code == 0, piped.stderr
+    assert json.loads(piped.stderr.splitlines()[-1])["status"] == "restored"
+    assert piped.stdout.startswith(b"\x89PNG")
+    restore(noisy_folder / "cat.png", tmp_path / "out.png", *FAST)
+    assert piped.stdout == (tmp_path / "out.png").read_bytes()
+    assert restore("-", "-", "--format", "jpg", *FAST, stdin=data).stdout.startswith(b"\xff\xd8")
+    assert restore("-", tmp_path / "in.webp", *FAST, stdin=data).code == 0
+    assert read(tmp_path / "in.webp").shape == read(noisy_folder / "cat.png").shape
+    assert restore(noisy_folder / "cat.png", "-", *FAST).stdout == piped.stdout
+    broken = restore("-", "-", stdin=b"nothing")
+    assert (broken.code, broken.stdout) == (1, b"")
+    assert "standard input" in broken.stderr
+    assert restore("-", "-", "-", stdin=data).code == 2
+    assert restore("-", tmp_path / "folder", stdin=data).code == 2
+    assert restore("-", tmp_path / "in.webp", stdin=data).code == 2
+
+
+def test_a_clean_picture_is_copied_byte_for_byte(restore, tmp_path):
+    ramp = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png", compress_level=1)
+    ran = restore(tmp_path / "ramp.png", tmp_path / "out.png", "--json")
+    assert ran.json_lines[0]["status"] == "copied"
+    assert (tmp_path / "out.png").read_bytes() == (tmp_path / "ramp.png").read_bytes()
+    ran = restore(tmp_path / "ramp.png", tmp_path / "forced.png", "--task", "denoise", "--json")
+    assert ran.json_lines[0]["status"] == "restored"
+
+
+def test_formats_metadata_and_quality(restore, noisy_folder, tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif[0x0112] = 6
+    Image.open(noisy_folder / "cat.png").save(tmp_path / "in.jpg", exif=exif, icc_profile=b"profile", quality=97)
+    assert restore(tmp_path / "in.jpg", tmp_path / "out", "--format", "png", *FAST).code == 0
+    with Image.open(tmp_path / "out" / "in.png") as image:
+        assert image.size == (64, 96)  # turned upright
+        assert image.getexif()[0x010F] == "Maker"
+        assert image.getexif().get(0x0112, 1) == 1
+        assert image.info["icc_profile"] == b"profile"
+    assert restore(tmp_path / "in.jpg", tmp_path / "bare.jpg", "--metadata", "strip", *FAST).code == 0
+    with Image.open(tmp_path / "bare.jpg") as image:
+        assert 0x010F not in image.getexif()
+    assert restore(tmp_path / "in.jpg", tmp_path / "low.jpg", "--quality", 20, *FAST).code == 0
+    assert (tmp_path / "low.jpg").stat().st_size < (tmp_path / "bare.jpg").stat().st_size
+
+
+def test_strength_zero_keeps_every_pixel(restore, noisy_folder, tmp_path):
+    assert restore(noisy_folder, tmp_path / "out", "--strength", 0, *FAST).code == 0
+    for name in ("cat.png", "camera.png"):
+        assert np.array_equal(read(tmp_path / "out" / name), read(noisy_folder / name))
+
+
+def test_compare_sheet(restore, noisy_folder, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    assert restore(noisy_folder, tmp_path / "out", "--compare", sheet, *FAST).code == 0
+    pixels = read(sheet)
+    assert pixels.shape[0] > 64 + 72
+    assert pixels.shape[1] > 2 * 96
+    assert restore(noisy_folder, tmp_path / "more", "--compare", sheet).code == 2
+    assert restore(noisy_folder, tmp_path / "more", "--compare", tmp_path / "sheet.jpg").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("in.png",), 2, "OUTPUT"),
+        (("in.png", "out.png", "--task", "denoize"), 2, "did you mean 'denoise'"),
+        (("in.png", "out.png", "--noise-level", "much"), 2, "--noise-level"),
+        (("in.png", "out.png", "--tile", "huge"), 2, "--tile"),
+        (("in.png", "out.png", "--device", "gpu"), 2, "valid: auto, cpu, cuda, mps"),
+        (("in.png", "out", "--format", "gif"), 2, "valid:"),
+        (("in.png", "out.png", "--resume"), 2, "--resume"),
+        (("in.png", "out.png", "--noise-level", "200"), 2, "outside the range"),
+        (("empty", "out"), 3, "no picture"),
+    ],
+)
+def test_bad_requests(restore, noisy_folder, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "in.png").write_bytes((noisy_folder / "cat.png").read_bytes())
+    ran = restore(*arguments)
+    assert ran.code == code
+    assert message in ran.stderr
+    assert not (tmp_path / "out.png").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_weights_name_the_nearest(run, noisy_folder, tmp_path):
+    ran = run("restore", noisy_folder / "cat.png", tmp_path / "out.png", "--weights", "denoize")
+    assert ran.code == 2
+    assert "did you mean 'denoise'" in ran.stderr
+
+
+def test_an_output_that_cannot_be_written_fails_by_name(restore, noisy_folder, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    ran = restore(noisy_folder / "cat.png", tmp_path / "file" / "out.png", *FAST)
+    assert ran.code == 1
+    assert str(tmp_path / "file") in ran.stderr

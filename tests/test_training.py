@@ -1,0 +1,288 @@
+"""Training: it learns, it is exact, and it says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+from skimage import data
+
+from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.network.weights import load_weights
+from deconv_cli.tasks import find_task
+from deconv_cli.training import loop
+from deconv_cli.training.augmentation import dihedral
+from deconv_cli.training.config import TrainConfig, config_from_dict
+from deconv_cli.training.data import Batch, PictureSet, draw_batch, split_pictures
+from deconv_cli.training.optimizer import Muon, orthogonalise
+
+TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8)
+TINY_CONFIG = TrainConfig(widths=(4, 6), blocks=(1, 1), patch=16, batch=2, steps=12)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, picture in {
+        "astronaut": data.astronaut()[:128, 150:300],
+        "chelsea": data.chelsea()[80:208, 100:260],
+        "coffee": data.coffee()[100:228, 200:350],
+        "camera": data.camera()[150:300, 150:300],
+    }.items():
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    return folder
+
+
+def test_it_learns_to_denoise(run, pictures, tmp_path):
+    out = tmp_path / "w.safetensors"
+    ran = run("train", pictures, *TINY, "--steps", 250, "--noise-level", "25:25", "--out", out, "--json")
+    assert ran.code == 0, ran.stderr
+    (score,) = ran.json["scores"]
+    assert score["psnr"] > score["input_psnr"] + 4
+    assert score["ssim"] > score["input_ssim"] + 0.1
+
+    weights = load_weights(out)
+    assert weights.description.level_range == (25, 25)
+    assert weights.recipe["widths"] == [8, 12]
+    assert weights.scores["validation"][0]["psnr"] == pytest.approx(score["psnr"], abs=1)
+    folder = out.with_suffix("")
+    assert tomllib.loads((folder / "config.toml").read_text())["steps"] == 250
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] / 2
+    with Image.open(folder / "curve.png") as curve:
+        assert curve.width > 500
+
+
+def test_the_same_seed_learns_the_same_and_another_does_not(pictures, tmp_path):
+    def weights(name, seed):
+        out = tmp_path / f"{name}.safetensors"
+        loop.train([pictures], out, dataclasses.replace(TINY_CONFIG, seed=seed))
+        return load_file(out)
+
+    first, second, other = weights("a", 0), weights("b", 0), weights("c", 1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_resumed_training_equals_an_uninterrupted_one(pictures, tmp_path, optimizer):
+    config = dataclasses.replace(TINY_CONFIG, optimizer=optimizer)
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    loop.train([pictures], whole, config)
+    calls = iter(range(100))
+    stopped = loop.train([pictures], parts, config, stop=lambda: next(calls) == 4)
+    assert (stopped.step, stopped.steps) == (5, 12)
+    loop.train([pictures], parts, config, resume=loop.RunFiles(parts).checkpoint)
+    expected, resumed = (load_file(loop.RunFiles(out).checkpoint) for out in (whole, parts))
+    assert expected.keys() == resumed.keys()
+    for name in expected:
+        assert torch.equal(expected[name], resumed[name]), name
+
+
+def test_ctrl_c_saves_and_resume_goes_on(run, pictures, tmp_path, monkeypatch):
+    out = tmp_path / "w.safetensors"
+    step = loop.train_step
+
+    def interrupted(state, *rest):
+        if state.step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return step(state, *rest)
+
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    ran = run("train", pictures, *TINY, "--steps", 10, "--out", out)
+    assert ran.code == 130
+    assert "stopped at step 6 of 10" in ran.stderr
+    assert out.exists()
+    monkeypatch.undo()
+    again = run("train", pictures, "--out", out, "--resume", "auto", "--json")
+    assert again.code == 0, again.stderr
+    assert again.json["step"] == 10
+
+
+def test_time_becomes_a_saved_number_of_steps(run, pictures, tmp_path):
+    out = tmp_path / "w.safetensors"
+    ran = run("train", pictures, *TINY, "--max-time", "2s", "--out", out, "--json")
+    assert ran.code == 0, ran.stderr
+    saved = tomllib.loads((out.with_suffix("") / "config.toml").read_text())
+    assert saved["steps"] == ran.json["steps"] >= loop.TIMED_STEPS
+
+
+def test_steps_that_are_not_finite_change_nothing_and_stop_the_run_in_the_end(pictures, tmp_path, monkeypatch):
+    state = loop.new_state(TINY_CONFIG, torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
+    batch = draw_batch(PictureSet(sorted(pictures.iterdir()), 16), TINY_CONFIG, find_task("denoise"), 0)
+    broken = Batch(np.full_like(batch.degraded, np.nan), batch.clean, batch.levels)
+    loop.train_step(state, broken, TINY_CONFIG, find_task("denoise"), torch.device("cpu"))
+    assert state.skipped == 1
+    assert all(torch.equal(before[name], tensor) for name, tensor in state.network.state_dict().items())
+
+    monkeypatch.setattr(loop, "compute_loss", lambda _, error: error.mean() * float("nan"))
+    with pytest.raises(DeconvError, match=r"diverged.*--lr"):
+        loop.train([pictures], tmp_path / "w.safetensors", dataclasses.replace(TINY_CONFIG, steps=50))
+
+
+def test_unusable_pictures_are_named_and_left_out(run, pictures, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for source in pictures.iterdir():
+        (folder / source.name).write_bytes(source.read_bytes())
+    (folder / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (8, 8)).save(folder / "small.png")
+    ran = run("train", folder, *TINY, "--steps", 2, "--val", pictures, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 0
+    assert "broken.png" in ran.stderr
+    assert "small.png: 8 x 8" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--activation", "rellu"), "did you mean 'relu'"),
+        (("--task", "denoised"), "did you mean 'denoise'"),
+        (("--optimizer", "sgd"), "valid: adamw, muon"),
+        (("--noise-level", "50:10"), "LOW:HIGH"),
+        (("--noise-level", "loud"), "--noise-level"),
+        (("--patch", 33), "multiple of 8"),
+        (("--max-time", "soon"), "--max-time"),
+        (("--out", "w.pt"), ".safetensors"),
+        (("--init", "nothing.safetensors"), "no such weights file"),
+        (("--config", "nothing.toml"), "nothing.toml"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(run, pictures, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    ran = run("train", pictures, *arguments)
+    assert ran.code == 2
+    assert message in ran.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_folders_and_outputs_are_refused(run, pictures, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no such folder" in run("train", tmp_path / "nowhere").stderr
+    nothing = run("train", empty, "--out", tmp_path / "w.safetensors")
+    assert nothing.code == 3
+    assert str(empty) in nothing.stderr
+    assert not (tmp_path / "w").exists()
+
+    (tmp_path / "w.safetensors").write_bytes(b"precious")
+    ran = run("train", pictures, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 2
+    assert (tmp_path / "w.safetensors").read_bytes() == b"precious"
+
+    (tmp_path / "file").write_bytes(b"")
+    ran = run("train", pictures, *TINY, "--steps", 1, "--out", tmp_path / "file" / "w.safetensors")
+    assert ran.code == 2
+    assert "cannot be made" in ran.stderr
+
+
+def test_flags_win_over_toml_and_unknown_keys_are_errors(run, pictures, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('widths = [4, 6]\nblocks = [0, 1]\npatch = 16\nbatch = 2\nsteps = 3\nactivation = "tanh"\n')
+    out = tmp_path / "w.safetensors"
+    assert run("train", pictures, "--config", config, "--activation", "elu", "--out", out).code == 0
+    architecture = load_weights(out).description.architecture
+    assert (architecture.widths, architecture.activation) == ((4, 6), "elu")
+    config.write_text("stepz = 3\n")
+    ran = run("train", pictures, "--config", config, "--out", tmp_path / "v.safetensors")
+    assert ran.code == 2
+    assert "did you mean 'steps'" in ran.stderr
+
+
+def test_resuming_with_other_values_is_refused(run, pictures, tmp_path):
+    out = tmp_path / "w.safetensors"
+    assert run("train", pictures, *TINY, "--steps", 2, "--out", out).code == 0
+    ran = run("train", pictures, "--out", out, "--resume", "auto", "--activation", "tanh")
+    assert ran.code == 2
+    assert "activation" in ran.stderr
+
+
+def test_init_starts_from_given_weights(run, pictures, tmp_path):
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    assert run("train", pictures, *TINY, "--steps", 3, "--out", first).code == 0
+    assert run("train", pictures, *TINY, "--steps", 1, "--lr", 1e-9, "--init", first, "--out", second).code == 0
+    a, b = load_file(first), load_file(second)
+    assert torch.allclose(a["bottom.0.conv1.weight"].float(), b["bottom.0.conv1.weight"].float(), atol=1e-3)
+    ran = run(
+        "train", pictures, "--widths", "4,4", "--blocks", "0,0", "--init", first, "--out", tmp_path / "c.safetensors"
+    )
+    assert ran.code == 2
+
+
+def test_validation_pictures_are_held_out_by_the_hash_of_their_path(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(40):
+        Image.new("L", (4, 4)).save(folder / f"{number}.png")
+    train, held_out = split_pictures([folder], None)
+    assert len(held_out) == 4
+    assert not set(train) & set(held_out)
+    moved = folder.rename(tmp_path / "moved")
+    assert [path.name for path in split_pictures([moved], None)[1]] == [path.name for path in held_out]
+
+
+def test_batches_are_a_function_of_seed_and_step(pictures):
+    sets = [PictureSet(sorted(pictures.iterdir()), 16) for _ in range(2)]
+    task = find_task("denoise")
+    draw_batch(sets[1], TINY_CONFIG, task, 3)  # what was drawn before does not matter
+    first, second = (draw_batch(pictures, TINY_CONFIG, task, 7) for pictures in sets)
+    assert np.array_equal(first.degraded, second.degraded)
+    assert not np.array_equal(first.degraded, draw_batch(sets[0], TINY_CONFIG, task, 8).degraded)
+    noise = first.degraded - first.clean
+    assert noise.std(axis=(1, 2, 3)) * 255 == pytest.approx(first.levels, rel=0.1)
+
+
+def test_gray_patches_carry_one_noise_in_three_channels(pictures):
+    config = dataclasses.replace(TINY_CONFIG, gray_share=1.0)
+    batch = draw_batch(PictureSet(sorted(pictures.iterdir()), 16), config, find_task("denoise"), 0)
+    assert np.array_equal(batch.degraded[..., 0], batch.degraded[..., 1])
+    assert np.array_equal(batch.degraded[..., 0], batch.degraded[..., 2])
+
+
+def test_the_eight_symmetries_are_eight():
+    patch = np.arange(9).reshape(3, 3)
+    assert len({dihedral(patch, symmetry).tobytes() for symmetry in range(8)}) == 8
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
+def test_orthogonalised_matrices_have_singular_values_near_one(rows, columns, seed):
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    values = torch.linalg.svdvals(matrix)
+    result = orthogonalise(matrix) / max(1, rows / columns) ** 0.5
+    after = torch.linalg.svdvals(result)
+    assert after.max() < 1.3
+    # Five steps lift singular values down to about a hundredth of the norm.
+    assert after[values > 0.05 * values.norm()].min() > 0.5
+
+
+def test_muon_descends():
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(6, 3, 3, 3))
+    target = torch.randn(6, 3, 3, 3)
+    optimizer = Muon([weight], lr=0.05)
+    losses = []
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = (weight - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 20
+
+
+@pytest.mark.parametrize("values", [{"steps": "many"}, {"batch": 2.5}, {"widths": 8}, {"seed": True}, {"lr": -1.0}])
+def test_values_of_the_wrong_type_or_range_are_refused(values):
+    with pytest.raises(UsageError):
+        config_from_dict(values, "c.toml")
