@@ -233,7 +233,7 @@ class Restorer:
         image = image[None, None].expand(-1, 3, -1, -1) if image.ndim == 2 else image.permute(2, 0, 1)[None]
         residual = self._residual(image, how)[0]
         residual = residual.mean(0) if patch.ndim == 2 else residual.permute(1, 2, 0)
-        restored: NDArray[np.float32] = given + np.float32(how.strength) * residual.cpu().numpy()
+        restored: Pixels = given + np.float32(how.strength) * residual.cpu().numpy()
         return from_float(restored[:height, :width], patch.dtype)
 
     @torch.inference_mode()
