@@ -100,6 +100,7 @@ def test_multiply_adds_equal_those_of_the_layers():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
             layer.register_forward_hook(count)
     network.residual(torch.rand(1, 4, 64, 64))
+    assert sum(parameter.numel() for parameter in network.parameters()) == architecture.parameters
     assert counted / 64**2 == pytest.approx(architecture.multiply_adds)
 
 

@@ -84,6 +84,20 @@ class Architecture:
                 total += 2 * width * self.widths[level + 1] / 4**level
         return float(total)
 
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, biases included."""
+        inputs, outer = self.channels + self.condition_planes, self.channels
+        total = KERNEL**2 * self.widths[0] * (inputs + outer) + self.widths[0] + outer
+        bottom = len(self.widths) - 1
+        for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
+            passes = 1 if level == bottom else 2
+            total += passes * blocks * (2 * ((KERNEL * width) ** 2 + width) + (self.activation == "prelu"))
+            if level < bottom:
+                below = self.widths[level + 1]
+                total += 2 * 4 * width * below + width + below
+        return total
+
     def round_up(self, size: int) -> int:
         """Round a side up to the size multiple."""
         return -(-size // self.size_multiple) * self.size_multiple

@@ -49,8 +49,7 @@ class Weights:
 
     def build(self) -> EncoderDecoder:
         """Make the network, in float32 on the processor, ready for inference."""
-        with torch.device("meta"):
-            network = EncoderDecoder(self.description.architecture)
+        network = EncoderDecoder(self.description.architecture)
         network.load_state_dict(dict(self.parameters), assign=True)
         return network.eval().requires_grad_(requires_grad=False)
 
@@ -101,21 +100,25 @@ def load_weights(path: Path) -> Weights:
     tensors, header = _parse(path, data)
     try:
         description = Description.from_dict(header["description"])
-        # Shapes only: a description that promises a huge network allocates nothing here.
-        with torch.device("meta"):
-            expected = EncoderDecoder(description.architecture).state_dict()
-    except (DeconvError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        expected = description.architecture.parameters
+    except (DeconvError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DeconvError(f"{path}: does not describe a model this version knows ({error})") from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != {name: tuple(tensor.shape) for name, tensor in expected.items()}:
-        raise DeconvError(f"{path}: damaged weights: the tensors do not fit the described architecture")
-    return Weights(
+    misfit = DeconvError(f"{path}: damaged weights: the tensors do not fit the described architecture")
+    # Counted before it is built, so that a description that promises a huge network allocates nothing.
+    if sum(tensor.numel() for tensor in tensors.values()) != expected:
+        raise misfit
+    weights = Weights(
         description=description,
         parameters={name: tensor.float() for name, tensor in tensors.items()},
         recipe=header.get("recipe", {}),
         scores=header.get("scores", {}),
         sha256=hashlib.sha256(data).hexdigest(),
     )
+    try:
+        weights.build()
+    except RuntimeError as error:
+        raise misfit from error
+    return weights
 
 
 def _read_bytes(path: Path) -> bytes:
