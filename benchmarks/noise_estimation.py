@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deconv_cli.degradation.noise import add_gaussian_noise
-from deconv_cli.restoration.noise_estimation import estimate_noise_level
+from deconv_cli.degradation.noise_estimation import estimate_noise_level
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 

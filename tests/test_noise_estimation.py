@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skimage import data
 
 from deconv_cli.degradation.noise import add_gaussian_noise
-from deconv_cli.restoration.noise_estimation import estimate_noise_level
+from deconv_cli.degradation.noise_estimation import estimate_noise_level
 
 
 @functools.cache

@@ -144,6 +144,27 @@ def test_unusable_pictures_are_named_and_left_out(run, pictures, tmp_path):
     assert "small.png: 8 x 8" in ran.stderr
 
 
+def test_it_learns_from_pairs(run, pictures, tmp_path):
+    """Twins with noise in the file, in another format: what is learned undoes that noise."""
+    noisy = tmp_path / "noisy"
+    noisy.mkdir()
+    rng = np.random.default_rng(0)
+    for path in pictures.iterdir():
+        clean = np.asarray(Image.open(path)).astype(float)
+        twin = np.clip(np.rint(clean + rng.normal(0, 20, clean.shape)), 0, 255).astype(np.uint8)
+        Image.fromarray(twin).save(noisy / f"{path.stem}.bmp")
+    out = tmp_path / "w.safetensors"
+    ran = run("train", pictures, "--paired", noisy, "--val", pictures, *TINY, "--steps", 200, "--out", out, "--json")
+    assert ran.code == 0, ran.stderr
+    (score,) = ran.json["scores"]
+    assert score["level"] == pytest.approx(20, abs=3)
+    assert score["psnr"] > score["input_psnr"] + 3
+    next(noisy.iterdir()).unlink()
+    ran = run("train", pictures, "--paired", noisy, *TINY, "--out", tmp_path / "v.safetensors")
+    assert ran.code == 1
+    assert "has 0 twins" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -43,6 +43,10 @@ def train(
         Path | None,
         typer.Option(metavar="FOLDER", help="Pictures to validate on. [a tenth of the training pictures, 1 to 16]"),
     ] = None,
+    paired: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Degraded twins of the pictures, matched by name. [the noise is made]"),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. [as many as --max-time allows]")] = None,
     max_time: Annotated[str, typer.Option(metavar="TIME", help="Time to train, such as 90s, 30m or 2h.")] = "20m",
     batch: Annotated[int | None, typer.Option(help="Patches a step. [16]")] = None,
@@ -117,7 +121,7 @@ def train(
     if checkpoint:
         settings = _config_to_resume(checkpoint, settings, given, config)
     _refuse(files, replace=overwrite or checkpoint is not None)
-    for folder in (*folders, *([val] if val else [])):
+    for folder in (*folders, *filter(None, (val, paired))):
         if not folder.is_dir():
             raise UsageError(f"{folder}: there is no such folder of pictures")
     start = find_weights(init) if init else None
@@ -136,6 +140,7 @@ def train(
             files.out,
             settings,
             validation=val,
+            paired=paired,
             init=start,
             resume=checkpoint,
             max_seconds=max_seconds,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from deconv_cli.errors import DeconvError, UsageError, unknown_name
 from deconv_cli.images import (
@@ -21,7 +21,9 @@ from deconv_cli.images import (
     read_frame,
     write_atomically,
 )
-from deconv_cli.restoration.restorer import Restorer
+
+if TYPE_CHECKING:
+    from deconv_cli.restoration.restorer import Restorer  # imports torch, which planning does not need
 
 CLEAN_LEVEL = 2.0
 """An estimated noise level below this leaves nothing to restore: clean photographs read 1 to 2."""

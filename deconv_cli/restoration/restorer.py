@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images.alpha import bleed_alpha
 from deconv_cli.network.bundled import find_weights
 from deconv_cli.network.device import DTYPES, find_device, find_precision
 from deconv_cli.network.encoder_decoder import EncoderDecoder
 from deconv_cli.network.weights import load_weights
-from deconv_cli.restoration.noise_estimation import estimate_noise_level
 from deconv_cli.restoration.tiling import Span, even_core, spans
 from deconv_cli.tasks import find_task
 

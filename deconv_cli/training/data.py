@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, NoPicturesError
 from deconv_cli.images import find_pictures, read_frame, read_size
 from deconv_cli.tasks import Task
@@ -36,9 +37,11 @@ class PictureSet:
     Parameters
     ----------
     paths
-        Picture files.
+        Files of clean pictures.
     smallest
         Pictures with a side below this are named and left out, like those that cannot be read.
+    twins
+        Clean file to degraded file, if the degradation is not made by code.
 
     Raises
     ------
@@ -46,26 +49,21 @@ class PictureSet:
         If no usable picture is left.
     """
 
-    def __init__(self, paths: Iterable[Path], smallest: int) -> None:
+    def __init__(self, paths: Iterable[Path], smallest: int, twins: Mapping[Path, Path] | None = None) -> None:
+        self.twins = twins
         self.paths: list[Path] = []
         sizes: list[tuple[int, int]] = []
-        self.skipped: list[str] = []
         for path in paths:
             try:
-                width, height = read_size(path)
+                sizes.append(self._usable_size(path, smallest))
             except DeconvError as error:
-                self.skipped.append(str(error))
-                continue
-            if min(width, height) < smallest:
-                self.skipped.append(f"{path}: {width} x {height} is smaller than a {smallest} x {smallest} patch")
-                continue
-            self.paths.append(path)
-            sizes.append((width, height))
-        for message in self.skipped:
-            log.warning("%s; left out", message)
+                log.warning("%s; left out", error)
+            else:
+                self.paths.append(path)
         if not self.paths:
             raise DeconvError(f"no picture of at least {smallest} x {smallest} pixels can be read in the given folders")
         self.sizes = np.array(sizes, np.int64)
+        self._levels: dict[int, float] = {}
         self._cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._cached_bytes = 0
         self._lock = threading.Lock()
@@ -77,10 +75,14 @@ class PictureSet:
     def fingerprint(self) -> str:
         """Hash of names and sizes, to notice that a resumed training would see other pictures."""
         names = [f"{path.name} {width} {height}" for path, (width, height) in zip(self.paths, self.sizes, strict=True)]
+        names += [self.twins[path].name for path in self.paths] if self.twins else []
         return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return a picture as H x W x 3, uint8; one that turns out damaged is replaced by the next in the set."""
+        """Return a picture as H x W x 3, uint8, or H x W x 6 with its degraded twin behind it.
+
+        One that turns out damaged is replaced by the next in the set.
+        """
         with self._lock:
             if index in self._cache:
                 self._cache.move_to_end(index)
@@ -88,13 +90,32 @@ class PictureSet:
         for offset in range(len(self)):
             at = (index + offset) % len(self)
             try:
-                picture = read_rgb8(self.paths[at])
+                picture = self._read(self.paths[at])
             except DeconvError as error:
                 log.warning("%s; another picture takes its place", error)
                 continue
             self._keep(index, picture)
             return picture
         raise DeconvError("every picture of the training set turned out damaged")
+
+    def level(self, index: int) -> float:
+        """Return the noise level of a picture's degraded twin: the estimate, as `restore` would make it."""
+        if index not in self._levels:
+            degraded = self[index][..., 3:].astype(np.float32) / np.float32(255)
+            self._levels[index] = estimate_noise_level(degraded)
+        return self._levels[index]
+
+    def _usable_size(self, path: Path, smallest: int) -> tuple[int, int]:
+        width, height = read_size(path)
+        if min(width, height) < smallest:
+            raise DeconvError(f"{path}: {width} x {height} is smaller than a {smallest} x {smallest} patch")
+        if self.twins and read_size(self.twins[path]) != (width, height):
+            raise DeconvError(f"{self.twins[path]}: is not of the same size as {path}")
+        return width, height
+
+    def _read(self, path: Path) -> NDArray[np.uint8]:
+        clean = read_rgb8(path)
+        return np.dstack((clean, read_rgb8(self.twins[path]))) if self.twins else clean
 
     def _keep(self, index: int, picture: NDArray[np.uint8]) -> None:
         with self._lock:
@@ -145,6 +166,28 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
     return [path for _, path in found if path not in set(held_out)], held_out
 
 
+def find_twins(folders: Sequence[Path], degraded: Path) -> dict[Path, Path]:
+    """Match every clean picture with its degraded twin: the same path below its folder, whatever the suffix.
+
+    Raises
+    ------
+    DeconvError
+        If a picture has no twin, or several.
+    """
+    by_stem: dict[Path, list[Path]] = {}
+    for path in find_pictures(degraded, recursive=True):
+        by_stem.setdefault(path.relative_to(degraded).with_suffix(""), []).append(path)
+    twins: dict[Path, Path] = {}
+    for folder in folders:
+        for path in find_pictures(folder, recursive=True):
+            stem = path.relative_to(folder).with_suffix("")
+            found = by_stem.get(stem, [])
+            if len(found) != 1:
+                raise DeconvError(f"{path}: has {len(found)} twins named {stem} in {degraded}; it must have one")
+            twins[path] = found[0]
+    return twins
+
+
 @dataclass(frozen=True)
 class Batch:
     """Patches of one step.
@@ -165,6 +208,8 @@ class Batch:
 def draw_batch(pictures: PictureSet, config: TrainConfig, task: Task, step: int) -> Batch:
     """Draw the patches of a step: random place, symmetry, share of gray, and degradation level.
 
+    A picture that has a degraded twin gets no other degradation; its level is the estimate.
+
     Every pixel of the set is equally likely to be drawn, whatever the size of its picture.
     """
     rng = np.random.default_rng([config.seed, step])
@@ -172,21 +217,29 @@ def draw_batch(pictures: PictureSet, config: TrainConfig, task: Task, step: int)
     low, high = config.level_range
     degraded, clean, levels = [], [], []
     for index in rng.choice(len(pictures), config.batch, p=areas / areas.sum()):
-        target = draw_patch(pictures[int(index)], config, rng)
-        level = rng.uniform(low, high)
-        degraded.append(np.broadcast_to(task.degrade(target, level, rng), (config.patch, config.patch, 3)))
+        target, twin = draw_patch(pictures[int(index)], config, rng)
+        level = rng.uniform(low, high) if twin is None else min(max(pictures.level(int(index)), low), high)
+        source = task.degrade(target, level, rng) if twin is None else twin
+        degraded.append(np.broadcast_to(source, (config.patch, config.patch, 3)))
         clean.append(np.broadcast_to(target, (config.patch, config.patch, 3)))
         levels.append(level)
     return Batch(np.stack(degraded), np.stack(clean), np.array(levels, np.float32))
 
 
-def draw_patch(picture: NDArray[np.uint8], config: TrainConfig, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Cut and augment one clean patch: S x S x 3, or S x S x 1 if it was drawn as gray; float32, 0..1."""
+def draw_patch(
+    picture: NDArray[np.uint8], config: TrainConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Cut and augment one clean patch and its degraded twin, if there is one.
+
+    Each is S x S x 3, or S x S x 1 if they were drawn as gray; float32, 0..1.
+    """
     height, width, _ = picture.shape
     y, x = rng.integers(height - config.patch + 1), rng.integers(width - config.patch + 1)
     patch = dihedral(picture[y : y + config.patch, x : x + config.patch], int(rng.integers(8)))
     scaled = patch.astype(np.float32) / np.float32(255)
-    return to_gray(scaled) if rng.random() < config.gray_share else scaled
+    gray = rng.random() < config.gray_share
+    parts = [to_gray(part) if gray else part for part in np.split(scaled, scaled.shape[2] // 3, axis=2)]
+    return parts[0], parts[1] if len(parts) == 2 else None
 
 
 def prefetch(

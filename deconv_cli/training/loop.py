@@ -29,7 +29,7 @@ from deconv_cli.training.checkpoint import (
     save_checkpoint,
 )
 from deconv_cli.training.config import TrainConfig
-from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
+from deconv_cli.training.data import Batch, PictureSet, draw_batch, find_twins, prefetch, split_pictures
 from deconv_cli.training.optimizer import rate_factor
 from deconv_cli.training.record import Record, plot_record, read_record
 from deconv_cli.training.validation import Case, Score, make_cases, validate
@@ -130,6 +130,7 @@ def train(
     config: TrainConfig,
     *,
     validation: Path | None = None,
+    paired: Path | None = None,
     init: Path | None = None,
     resume: Path | None = None,
     max_seconds: float = 20 * 60,
@@ -149,6 +150,8 @@ def train(
         The hyper-parameters. With 0 steps, as many are taken as fit into `max_seconds`.
     validation
         Folder of pictures to validate on; by default a tenth of the pictures is held out.
+    paired
+        Folder of degraded twins of the pictures, matched by path without suffix; by default the degradation is made.
     init
         Weights to start from instead of a random initialisation.
     resume
@@ -171,8 +174,9 @@ def train(
     task, files = find_task(config.task), RunFiles(out)
     train_paths, validation_paths = split_pictures(folders, validation)
     _make_run_folder(files)
-    pictures = PictureSet(train_paths, config.patch)
-    held_out = PictureSet(validation_paths, config.architecture.size_multiple)
+    twins = find_twins([*folders, *([validation] if validation else [])], paired) if paired else None
+    pictures = PictureSet(train_paths, config.patch, twins)
+    held_out = PictureSet(validation_paths, config.architecture.size_multiple, twins)
     cases = make_cases(held_out, task, config.level_range, config.architecture)
 
     parameters = _initial_parameters(init, config) if init else None
@@ -185,7 +189,7 @@ def train(
             config = _with_timed_steps(config, pictures, task, device, parameters=parameters, max_seconds=max_seconds)
         state = new_state(config, device, parameters)
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
-    fit = Fit(config, task, device, files, pictures, cases, _provenance(folders, pictures, init))
+    fit = Fit(config, task, device, files, pictures, cases, _provenance(folders, pictures, paired, init))
     return fit.run(state, report, stop)
 
 
@@ -365,9 +369,12 @@ def _make_run_folder(files: RunFiles) -> None:
         raise UsageError(f"{files.folder}: the folder of the training cannot be made ({error.strerror})") from error
 
 
-def _provenance(folders: Sequence[Path], pictures: PictureSet, init: Path | None) -> dict[str, object]:
+def _provenance(
+    folders: Sequence[Path], pictures: PictureSet, paired: Path | None, init: Path | None
+) -> dict[str, object]:
     return {
         "folders": [folder.name for folder in folders],
+        "paired": paired.name if paired else "",
         "pictures": len(pictures),
         "fingerprint": pictures.fingerprint,
         "init": init.name if init else "",

@@ -31,11 +31,14 @@ class Case:
         H x W x 3, float32, nominally 0..1.
     level
         Degradation level in the task's unit.
+    reported
+        Level under which the case is reported: its own, or the mean of the estimated ones.
     """
 
     clean: NDArray[np.uint8]
     degraded: NDArray[np.float32]
     level: float
+    reported: float
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,28 @@ def make_cases(
 ) -> list[Case]:
     """Cut and degrade the validation crops, the same ones at every call.
 
-    The levels are the task's report levels that lie in the range of the training, or the middle of the range.
+    The levels are the task's report levels that lie in the range of the training, or the middle of the range. Pictures
+    that have degraded twins are taken with these, at their estimated levels.
     """
     low, high = level_range
+    crops = [centre_crop(pictures[index], architecture.size_multiple) for index in range(len(pictures))]
+    if pictures.twins:
+        estimates = [min(max(pictures.level(index), low), high) for index in range(len(pictures))]
+        mean = float(np.mean(estimates))
+        return [
+            Case(crop[..., :3], _scaled(crop[..., 3:]), at, mean) for crop, at in zip(crops, estimates, strict=True)
+        ]
     levels = [level for level in task.report_levels if low <= level <= high] or [(low + high) / 2]
     cases = []
-    for index in range(len(pictures)):
-        clean = centre_crop(pictures[index], architecture.size_multiple)
+    for index, clean in enumerate(crops):
         for level in levels:
             rng = np.random.default_rng([SEED, index, round(level * 1000)])
-            cases.append(Case(clean, task.degrade(clean.astype(np.float32) / np.float32(255), level, rng), level))
+            cases.append(Case(clean, task.degrade(_scaled(clean), level, rng), level, level))
     return cases
+
+
+def _scaled(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return pixels.astype(np.float32) / np.float32(255)
 
 
 def centre_crop(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
@@ -88,7 +102,7 @@ def validate(
             output = network(image, condition)
         restored = to_uint8(output[0].permute(1, 2, 0).float().cpu().numpy())
         noisy = to_uint8(case.degraded)
-        by_level.setdefault(case.level, []).append(
+        by_level.setdefault(case.reported, []).append(
             (psnr(case.clean, restored), ssim(case.clean, restored), *_baseline(case.clean, noisy))
         )
     network.train()
