@@ -219,18 +219,23 @@ class Fit:
             state.step, state.seconds = step + 1, time.perf_counter() - started
             skipped_in_a_row = 0 if np.isfinite(loss + norm) else skipped_in_a_row + 1
             if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+                start = f" --init {self.files.last}" if self.files.last.exists() else ""
                 raise DeconvError(
                     f"{skipped_in_a_row} steps in a row were not finite: the training diverged at step {step}; "
-                    f"lower the rate (--lr {config.lr / 3:.2g}) and resume from {self.files.checkpoint}"
+                    f"start again at a lower rate: --lr {config.lr / 3:.2g}{start} --overwrite"
                 )
             losses.append(loss)
             if state.step % LOG_EVERY == 0 or state.step == steps:
                 rate = config.lr * rate_factor(step, steps, config.warmup)
                 finite = [value for value in losses if np.isfinite(value)]
                 record.append(
-                    step=state.step, loss=float(np.mean(finite or [0.0])), lr=rate, gradient_norm=norm,
-                    skipped=state.skipped, seconds=round(state.seconds, 1),
-                )  # fmt: skip
+                    step=state.step,
+                    loss=float(np.mean(finite)) if finite else None,
+                    lr=rate,
+                    gradient_norm=norm if np.isfinite(norm) else None,
+                    skipped=state.skipped,
+                    seconds=round(state.seconds, 1),
+                )
                 losses.clear()
             stopping = stop()
             validated = state.step % every == 0 or state.step == steps

@@ -42,7 +42,7 @@ def plot_record(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     """Draw loss, learning rate and validation PSNR against the step, as PNG."""
     from matplotlib.figure import Figure
 
-    losses = [line for line in lines if "loss" in line]
+    losses = [line for line in lines if line.get("loss") is not None]
     scores = [line for line in lines if "validation" in line]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
