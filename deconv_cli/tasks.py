@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from deconv_cli.degradation.jpeg import compress_jpeg, compress_variously
+from deconv_cli.degradation.noise import add_gaussian_noise
 from deconv_cli.errors import unknown_name
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Degrade = Callable[[NDArray[np.float32], float, np.random.Generator], NDArray[np.float32]]
+Degrade = Callable[[NDArray[np.float32], float, np.random.Generator], NDArray[np.float32]]
+"""Clean picture (H x W, H x W x 1 or H x W x 3, float32, 0..1), level and generator to degraded picture."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Task:
     Attributes
     ----------
     name
-        What users type.
+        What users type; also the name of its bundled weights.
     level_name
         Name of the level of degradation, with its unit.
     train_range
@@ -35,21 +36,29 @@ class Task:
     report_levels
         The levels at which the field reports results.
     condition_scale
-        The network gets the level divided by this as a constant plane.
+        The network gets the level divided by this as a constant plane; None for a blind one, which gets none.
+    degrade
+        The degradation, by the field's protocol.
+    degrade_variously
+        The same with all that may vary beside the level, to train on.
     """
 
     name: str
     level_name: str
     train_range: tuple[float, float]
     report_levels: tuple[float, ...]
-    condition_scale: float
+    condition_scale: float | None
+    degrade: Degrade
+    degrade_variously: Degrade
 
     @property
-    def degrade(self) -> Degrade:
-        """The degradation: clean picture (float32, 0..1), level and generator to degraded picture."""
-        from deconv_cli.degradation.noise import add_gaussian_noise
+    def condition_planes(self) -> int:
+        """Planes that the network gets beside the picture."""
+        return 0 if self.condition_scale is None else 1
 
-        return add_gaussian_noise
+    def condition(self, level: float) -> float | None:
+        """Return what the network is told about the level, or None if it is blind."""
+        return None if self.condition_scale is None else level / self.condition_scale
 
 
 TASKS = MappingProxyType(
@@ -62,6 +71,17 @@ TASKS = MappingProxyType(
                 train_range=(0.0, 75.0),
                 report_levels=(15.0, 25.0, 50.0),
                 condition_scale=255.0,
+                degrade=add_gaussian_noise,
+                degrade_variously=add_gaussian_noise,
+            ),
+            Task(
+                name="decompress",
+                level_name="JPEG quality",
+                train_range=(5.0, 95.0),
+                report_levels=(10.0, 20.0, 30.0, 40.0),
+                condition_scale=None,
+                degrade=lambda image, quality, _: compress_jpeg(image, quality),
+                degrade_variously=compress_variously,
             ),
         )
     }

@@ -54,16 +54,27 @@ def run(capsys):
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory):
     """A file of weights of a tiny random network, three levels deep, that changes a picture visibly."""
+    return make_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", "denoise")
+
+
+@pytest.fixture(scope="session")
+def tiny_blind_weights(tmp_path_factory):
+    """The same for a task whose network is not told the level."""
+    return make_tiny_weights(tmp_path_factory.mktemp("weights") / "blind.safetensors", "decompress")
+
+
+def make_tiny_weights(path, task):
     import torch
 
     from deconv_cli.network.description import Architecture, Description
     from deconv_cli.network.encoder_decoder import EncoderDecoder
     from deconv_cli.network.weights import Weights, save_weights
+    from deconv_cli.tasks import find_task
 
     torch.manual_seed(0)
-    network = EncoderDecoder(Architecture(widths=(4, 6, 8), blocks=(1, 1, 1)))
-    description = Description("tiny", "denoise", network.architecture, (0.0, 75.0))
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    planes = find_task(task).condition_planes
+    network = EncoderDecoder(Architecture(widths=(4, 6, 8), blocks=(1, 1, 1), condition_planes=planes))
+    description = Description("tiny", task, network.architecture, find_task(task).train_range)
     save_weights(path, Weights(description, network.state_dict()), dtype=torch.float32)
     return path
 

@@ -27,7 +27,7 @@ def test_every_activation_trains(name):
     torch.manual_seed(0)
     network = EncoderDecoder(Architecture(widths=(4, 8), blocks=(1, 1), activation=name))
     x = torch.rand(2, 3, 16, 24)
-    y = network(x, torch.full((2, 1, 16, 24), 0.1))
+    y = network(x, torch.full((2,), 0.1))
     assert y.shape == x.shape
     y.square().mean().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())

@@ -196,6 +196,19 @@ def test_a_clean_picture_is_copied_byte_for_byte(restore, tmp_path):
     assert ran.json_lines[0]["status"] == "restored"
 
 
+def test_blind_weights_fix_the_task_and_take_no_level(run, noisy_folder, tmp_path, tiny_blind_weights):
+    source, weights = noisy_folder / "cat.png", ("--weights", tiny_blind_weights)
+    ran = run("restore", source, tmp_path / "out.png", *weights, "--json")
+    assert ran.code == 0, ran.stderr
+    outcome = ran.json_lines[0]
+    assert (outcome["task"], outcome["status"], outcome["noise_level"]) == ("decompress", "restored", None)
+    assert run("restore", source, tmp_path / "b.png", *weights, "--task", "denoise").code == 2
+    assert run("restore", source, tmp_path / "b.png", *weights, *FAST).code == 2
+    assert not (tmp_path / "b.png").exists()
+    rows = run("bench", noisy_folder, *weights, "--levels", "10,40", "--json").json["rows"]
+    assert rows[0]["input_psnr"] < rows[1]["input_psnr"]
+
+
 def test_formats_metadata_and_quality(restore, noisy_folder, tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "Maker"

@@ -144,6 +144,21 @@ def test_unusable_pictures_are_named_and_left_out(run, pictures, tmp_path):
     assert "small.png: 8 x 8" in ran.stderr
 
 
+def test_it_learns_to_decompress_starting_from_a_denoiser(run, pictures, tmp_path):
+    denoiser, out = tmp_path / "denoiser.safetensors", tmp_path / "w.safetensors"
+    assert run("train", pictures, *TINY, "--steps", 100, "--out", denoiser).code == 0
+    options = ("--task", "decompress", "--quality", "10:10", "--init", denoiser, "--val", pictures)
+    ran = run("train", pictures, *TINY, *options, "--steps", 250, "--out", out, "--json")
+    assert ran.code == 0, ran.stderr
+    (score,) = ran.json["scores"]
+    assert score["level"] == 10
+    assert score["psnr"] > score["input_psnr"] + 0.4
+    description = load_weights(out).description
+    assert (description.task, description.architecture.condition_planes) == ("decompress", 0)
+    back = run("train", pictures, *TINY, "--steps", 1, "--init", out, "--out", tmp_path / "v.safetensors")
+    assert back.code == 2
+
+
 def test_it_learns_from_pairs(run, pictures, tmp_path):
     """Twins with noise in the file, in another format: what is learned undoes that noise."""
     noisy = tmp_path / "noisy"
@@ -172,6 +187,7 @@ def test_it_learns_from_pairs(run, pictures, tmp_path):
         (("--task", "denoised"), "did you mean 'denoise'"),
         (("--optimizer", "sgd"), "valid: adamw, muon"),
         (("--noise-level", "50:10"), "LOW:HIGH"),
+        (("--quality", "10:40"), "--task decompress"),
         (("--noise-level", "loud"), "--noise-level"),
         (("--patch", 33), "multiple of 8"),
         (("--max-time", "soon"), "--max-time"),

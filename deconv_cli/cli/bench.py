@@ -23,7 +23,8 @@ def bench(
         str | None,
         typer.Option(metavar="N,N,...", help="Degradation levels. [those that the task's papers report]"),
     ] = None,
-    weights: shared.Weights = "denoise",
+    task: Annotated[str, typer.Option(metavar="denoise|decompress", help="What to undo.")] = "denoise",
+    weights: shared.Weights = None,
     tta: shared.Tta = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
@@ -35,6 +36,8 @@ def bench(
     """Degrade, restore and score a folder of clean pictures in memory.
 
     deconv bench Set12 --levels 15,25,50
+
+    deconv bench classic5 --task decompress
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     chosen = shared.parse_numbers(levels, "--levels", ",", float)
@@ -43,11 +46,12 @@ def bench(
     from deconv_cli.evaluation.bench import bench as measure
     from deconv_cli.images import find_pictures
     from deconv_cli.restoration.restorer import Restorer
+    from deconv_cli.tasks import find_task
 
     paths = find_pictures(folder, recursive=recursive)
     if not paths:
         raise NoPicturesError(f"{folder}: no picture was found in this folder")
-    restorer = Restorer(weights, device=device, precision=precision)
+    restorer = Restorer(weights or find_task(task).name, device=device, precision=precision)
     result = measure(
         paths,
         restorer,
@@ -60,7 +64,7 @@ def bench(
         return
     streams.table(_table(result, restorer.task.level_name))
     streams.data(
-        f"{result.weights}, {result.precision}, {result.pictures} pictures; noise in float, output rounded;"
+        f"{result.weights}, {result.precision}, {result.pictures} pictures; noise in float, JPEG 4:2:0, output rounded;"
         f" {result.protocol}"
     )
 

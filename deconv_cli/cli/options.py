@@ -26,7 +26,10 @@ Precision = Annotated[
     ),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Look into folders inside folders.")]
-Weights = Annotated[str, typer.Option(metavar="NAME|FILE", help="Bundled weights, or a file that train wrote.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="Bundled weights, or a file that train wrote. [those of the task]"),
+]
 Tta = Annotated[bool, typer.Option("--tta", help="Average over the 8 symmetries: 8 times slower, a little better.")]
 
 

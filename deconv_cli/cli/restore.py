@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from deconv_cli.restoration.restorer import Restorer
 
 PIPE = Path("-")
-TASKS = ("auto", "denoise")
 
 
 def restore(
@@ -38,13 +37,15 @@ def restore(
     ],
     task: Annotated[
         str,
-        typer.Option(metavar="auto|denoise", help="What to undo; auto leaves a picture alone that needs nothing."),
+        typer.Option(
+            metavar="auto|denoise|decompress", help="What to undo; auto: denoise, if there is noise to speak of."
+        ),
     ] = "auto",
     noise_level: Annotated[
         str, typer.Option(metavar="auto|FLOAT", help="Noise: sigma on the 0..255 scale; auto estimates it.")
     ] = "auto",
     strength: Annotated[float, typer.Option(min=0, max=1, help="1: the full result; 0: the input.")] = 1.0,
-    weights: shared.Weights = "denoise",
+    weights: shared.Weights = None,
     tta: shared.Tta = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
@@ -92,10 +93,13 @@ def restore(
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     if len(paths) < 2:
         raise UsageError("give at least one INPUT, and an OUTPUT at the end")
-    for kind, name, valid in (("task", task, TASKS), ("metadata", metadata, ("keep", "strip"))):
-        if name not in valid:
-            raise unknown_name(kind, name, valid)
+    if metadata not in ("keep", "strip"):
+        raise unknown_name("metadata", metadata, ("keep", "strip"))
     from deconv_cli.restoration.batch import Options
+    from deconv_cli.tasks import TASKS
+
+    if task not in {"auto", *TASKS}:
+        raise unknown_name("task", task, ("auto", *TASKS))
 
     options = Options(
         noise_level=_number_or_word(noise_level, "--noise-level", ("auto",), float),
@@ -107,7 +111,7 @@ def restore(
         quality=quality,
         metadata="strip" if metadata == "strip" else "keep",
     )
-    request = Request(paths[:-1], paths[-1], options, weights, device, precision, compare, overwrite or resume)
+    request = Request(paths[:-1], paths[-1], options, task, weights, device, precision, compare, overwrite or resume)
     reporter = Reporter(streams, json=json, json_to_stderr=request.output == PIPE)
     if PIPE in paths:
         raise typer.Exit(restore_piped(request, reporter))
@@ -138,7 +142,8 @@ class Request:
     inputs: list[Path]
     output: Path
     options: Options
-    weights: str
+    task: str
+    weights: str | None
     device: str
     precision: str
     sheet: Path | None
@@ -171,7 +176,11 @@ class Request:
         """Load the network, once it is clear that there is work to do."""
         from deconv_cli.restoration.restorer import Restorer
 
-        return Restorer(self.weights, device=self.device, precision=self.precision)
+        default = "denoise" if self.task == "auto" else self.task
+        restorer = Restorer(self.weights or default, device=self.device, precision=self.precision)
+        if self.task not in ("auto", restorer.task.name):
+            raise UsageError(f"--weights {self.weights}: these are for {restorer.task.name}, not for {self.task}")
+        return restorer
 
 
 def plan(request: Request, *, recursive: bool, suffix: str) -> list[Job]:

@@ -26,7 +26,9 @@ def train(
         list[Path],
         typer.Argument(metavar="FOLDER...", show_default=False, help="Clean pictures, found recursively."),
     ],
-    task: Annotated[str | None, typer.Option(metavar="denoise", help="What the network is to undo. [denoise]")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="denoise|decompress", help="What the network is to undo. [denoise]")
+    ] = None,
     activation: Annotated[
         str | None,
         typer.Option(
@@ -38,6 +40,7 @@ def train(
     noise_level: Annotated[
         str | None, typer.Option(metavar="LOW:HIGH", help="Range of sigma on the 0..255 scale. [0:75]")
     ] = None,
+    quality: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Range of JPEG quality. [5:95]")] = None,
     gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.25]")] = None,
     val: Annotated[
         Path | None,
@@ -95,7 +98,7 @@ def train(
     flags = {
         "task": task,
         "activation": activation,
-        "level_range": shared.parse_numbers(noise_level, "--noise-level", ":", float),
+        "level_range": _level_range(task, noise_level, quality),
         "gray_share": gray_share,
         "steps": steps,
         "batch": batch,
@@ -162,6 +165,16 @@ def parse_time(text: str) -> float:
     if not match or not float(match[1]):
         raise UsageError(f"--max-time takes a time such as 90s, 30m or 2h, not '{text}'")
     return float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[match[2]]
+
+
+def _level_range(task: str | None, noise_level: str | None, quality: str | None) -> list[float] | None:
+    """Return the range given for the level of the task, refusing that of another task."""
+    given = {"denoise": ("--noise-level", noise_level), "decompress": ("--quality", quality)}
+    for owner, (option, text) in given.items():
+        if text is not None and owner != (task or "denoise"):
+            raise UsageError(f"{option} is for --task {owner}")
+    option, text = given.get(task or "denoise", ("", None))
+    return shared.parse_numbers(text, option, ":", float)
 
 
 def _find_checkpoint(resume: str | None, own: Path) -> Path | None:

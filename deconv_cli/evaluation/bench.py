@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def bench(
 ) -> Bench:
     """Measure weights on clean pictures.
 
-    The degraded picture goes into the network in float, neither clipped nor rounded, with its true level; the output
+    Noise is added in float, neither clipped nor rounded, and the network is told its level; JPEG is 4:2:0. The output
     is rounded to the sample type of the clean picture, and all its channels are scored. Gray pictures stay gray. The
     noise is a function of the picture's place in the list and the level.
 
@@ -93,13 +93,15 @@ def bench(
     """
     measured: dict[float, list[tuple[float, ...]]] = {level: [] for level in levels}
     precision = ""
+    conditioned = restorer.task.condition_scale is not None
     for index, path in enumerate(progress(paths)):
         clean = read_frame(path).pixels
         for level in levels:
             rng = np.random.default_rng([SEED, index, round(level * 1000)])
             degraded = restorer.task.degrade(to_float(clean), level, rng)
+            told: float | Literal["auto"] = level if conditioned else "auto"
             began = time.perf_counter()
-            result = restorer.restore(degraded, noise_level=level, tta=tta)
+            result = restorer.restore(degraded, noise_level=told, tta=tta)
             seconds = time.perf_counter() - began
             precision = result.precision
             megapixels = clean.shape[0] * clean.shape[1] / 1e6

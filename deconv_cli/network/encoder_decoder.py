@@ -75,14 +75,14 @@ class EncoderDecoder(nn.Module):
         image
             N x channels x H x W, nominally 0..1; H and W are multiples of the architecture's ``size_multiple``.
         condition
-            N x condition_planes x H x W, or None for a blind model.
+            N: what the network is told about each picture's level; None for a blind model.
 
         Returns
         -------
         Tensor
             The restored batch, of the shape and dtype of `image`; not clipped.
         """
-        return image + self.residual(image if condition is None else torch.cat((image, condition), 1)).to(image.dtype)
+        return image + self.residual(stack_condition(image, condition)).to(image.dtype)
 
     def residual(self, x: Tensor) -> Tensor:
         """Predict what is to be added to the picture, from picture and condition planes stacked."""
@@ -97,6 +97,13 @@ class EncoderDecoder(nn.Module):
             x = blocks(up(x).add_(skips.pop()))
         tail: Tensor = self.tail(x)
         return tail
+
+
+def stack_condition(image: Tensor, condition: Tensor | None) -> Tensor:
+    """Append the condition (N) to the pictures (N x C x H x W) as a constant plane; None appends nothing."""
+    if condition is None:
+        return image
+    return torch.cat((image, condition[:, None, None, None].expand(-1, 1, *image.shape[2:])), 1)
 
 
 def init_conv(conv: nn.Module, gain: float) -> None:

@@ -74,6 +74,8 @@ class Outcome:
     ----------
     status
         ``restored``, ``copied`` (nothing to restore), ``complete`` (already done), ``planned`` or ``failed``.
+    task
+        What was undone.
     reason
         What was decided and why, or the error.
     noise_level
@@ -89,6 +91,7 @@ class Outcome:
     input: str
     output: str
     status: Literal["restored", "copied", "complete", "planned", "failed"]
+    task: str | None = None
     reason: str = ""
     noise_level: float | None = None
     width: int | None = None
@@ -236,10 +239,19 @@ def process(
     target_format = frame.format if target_format == "same" else target_format
     height, width = frame.pixels.shape[:2]
     level = restorer.find_noise_level(frame.pixels, options.noise_level)
-    how = "estimated" if options.noise_level == "auto" else "given"
-    found = f"noise level {level:.1f} ({how})"
-    outcome = Outcome(name, target, "restored", found, round(level, 2), width, height, warnings=frame.warnings)
-    if options.copy_clean and options.noise_level == "auto" and level < CLEAN_LEVEL:
+    found = _describe(restorer, level, options)
+    outcome = Outcome(
+        input=name,
+        output=target,
+        status="restored",
+        task=restorer.task.name,
+        reason=found,
+        noise_level=None if level is None else round(level, 2),
+        width=width,
+        height=height,
+        warnings=frame.warnings,
+    )
+    if options.copy_clean and options.noise_level == "auto" and level is not None and level < CLEAN_LEVEL:
         stays = target_format == frame.format and options.quality is None and options.metadata == "keep"
         outcome = dataclasses.replace(outcome, status="copied", reason=f"{found}: nothing to restore", warnings=())
         if stays:
@@ -249,7 +261,7 @@ def process(
         result = restorer.restore(
             frame.pixels,
             alpha=frame.alpha,
-            noise_level=level,
+            noise_level="auto" if level is None else level,
             strength=options.strength,
             tta=options.tta,
             tile=options.tile,
@@ -258,6 +270,12 @@ def process(
         restored = dataclasses.replace(frame, pixels=result.pixels)
     encoded, warnings = encode_frame(restored, target_format, quality=options.quality, metadata=options.metadata)
     return Processed(encoded, frame, restored, dataclasses.replace(outcome, warnings=(*outcome.warnings, *warnings)))
+
+
+def _describe(restorer: Restorer, level: float | None, options: Options) -> str:
+    if level is None:
+        return f"{restorer.task.name}, blind"
+    return f"noise level {level:.1f} ({'estimated' if options.noise_level == 'auto' else 'given'})"
 
 
 def run(
@@ -288,7 +306,7 @@ def run(
     """
     for job in jobs:
         if record and record.is_current(job):
-            yield Outcome(str(job.source), str(job.target), "complete", "already complete")
+            yield Outcome(str(job.source), str(job.target), "complete", reason="already complete")
             continue
         began = time.perf_counter()
         try:
@@ -305,7 +323,7 @@ def run(
         except UsageError:
             raise  # The request is wrong, not the file.
         except DeconvError as error:
-            yield Outcome(str(job.source), str(job.target), "failed", str(error))
+            yield Outcome(str(job.source), str(job.target), "failed", reason=str(error))
             continue
         if record:
             record.enter(job)

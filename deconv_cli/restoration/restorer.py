@@ -20,7 +20,7 @@ from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images.alpha import bleed_alpha
 from deconv_cli.network.bundled import find_weights
 from deconv_cli.network.device import DTYPES, find_device, find_precision
-from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.encoder_decoder import EncoderDecoder, stack_condition
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration.tiling import Span, even_core, spans
 from deconv_cli.tasks import find_task
@@ -45,13 +45,13 @@ class Restored:
     pixels
         The picture, in the shape and dtype of the input.
     noise_level
-        The noise level that the network was given, on the 0..255 scale.
+        The noise level that the network was given, on the 0..255 scale; None for a blind one.
     precision
         Number format the network ran in: ``fp32``, ``bf16`` or ``fp16``.
     """
 
     pixels: Pixels
-    noise_level: float
+    noise_level: float | None
     precision: str
 
 
@@ -59,7 +59,7 @@ class Restored:
 class _Pass:
     """How every tile of a picture is restored; the fields are those of `Restorer.restore`."""
 
-    noise_level: float
+    noise_level: float | None
     strength: float
     dtype: torch.dtype
     tta: bool
@@ -121,7 +121,7 @@ class Restorer:
             H x W of the same dtype, 0 for transparent, if it is not the last channel. What is fully transparent keeps
             its pixels, and does not show in its surroundings.
         noise_level
-            Standard deviation of the noise on the 0..255 scale; ``auto`` estimates it.
+            Standard deviation of the noise on the 0..255 scale; ``auto`` estimates it. A blind network is not told.
         strength
             1 is the network's result, 0 the input; between them a blend.
         tta
@@ -160,15 +160,21 @@ class Restorer:
             pixels[hidden] = image[hidden]
         return Restored(pixels, level, PRECISION_NAMES[how.dtype])
 
-    def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float:
+    def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float | None:
         """Return the level to tell the network: the one given, or the estimate, within the range of the training.
+
+        A blind network is told nothing: None.
 
         Raises
         ------
         UsageError
-            If a given level is outside the range.
+            If a given level is outside the range, or the network is blind.
         """
         low, high = self.description.level_range
+        if self.task.condition_scale is None:
+            if noise_level != "auto":
+                raise UsageError(f"the weights '{self.description.name}' are blind: leave the noise level out")
+            return None
         if noise_level == "auto":
             return min(max(estimate_noise_level(to_float(image)), low), high)
         if not low <= noise_level <= high:
@@ -239,8 +245,9 @@ class Restorer:
     @torch.inference_mode()
     def _residual(self, image: Tensor, how: _Pass) -> Tensor:
         """Run the network on a 1 x 3 x H x W tile and return what is to be added, float32."""
-        plane = torch.full_like(image[:, :1], how.noise_level / self.task.condition_scale)
-        stacked = torch.cat((image, plane), 1).to(how.dtype, memory_format=torch.channels_last)
+        told = None if how.noise_level is None else self.task.condition(how.noise_level)
+        condition = None if told is None else torch.tensor([told], device=self.device)
+        stacked = stack_condition(image, condition).to(how.dtype, memory_format=torch.channels_last)
         network = self._network(how.dtype).residual
         output = self_ensemble(network, stacked) if how.tta else network(stacked).float()
         if bool(torch.isfinite(output).all()):
@@ -336,7 +343,7 @@ def restore(
         H x W, H x W x 3 or H x W x 4 (alpha last); uint8, uint16, or float32 nominally in 0..1. Float values may lie
         outside, as noise added in float gives them.
     task
-        Name of the task; its bundled weights are used unless `weights` names others.
+        ``denoise`` or ``decompress``; its bundled weights are used unless `weights` names others.
     noise_level, strength, tta, tile
         See `Restorer.restore`.
     weights, device, precision

@@ -100,7 +100,8 @@ class TrainConfig:
     @property
     def architecture(self) -> Architecture:
         """The shape of the network to train."""
-        return Architecture(widths=self.widths, blocks=self.blocks, activation=self.activation)
+        planes = find_task(self.task).condition_planes
+        return Architecture(self.widths, self.blocks, self.activation, condition_planes=planes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for TOML and JSON."""

@@ -219,7 +219,7 @@ def draw_batch(pictures: PictureSet, config: TrainConfig, task: Task, step: int)
     for index in rng.choice(len(pictures), config.batch, p=areas / areas.sum()):
         target, twin = draw_patch(pictures[int(index)], config, rng)
         level = rng.uniform(low, high) if twin is None else min(max(pictures.level(int(index)), low), high)
-        source = task.degrade(target, level, rng) if twin is None else twin
+        source = task.degrade_variously(target, level, rng) if twin is None else twin
         degraded.append(np.broadcast_to(source, (config.patch, config.patch, 3)))
         clean.append(np.broadcast_to(target, (config.patch, config.patch, 3)))
         levels.append(level)

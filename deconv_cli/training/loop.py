@@ -292,10 +292,8 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
 
     degraded, clean = (_to_device(patches, device) for patches in (batch.degraded, batch.clean))
-    condition = torch.from_numpy(batch.levels / np.float32(task.condition_scale)).to(device)
-    planes = condition[:, None, None, None].expand(-1, 1, *degraded.shape[2:])
     with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
-        output = state.network(degraded, planes)
+        output = state.network(degraded, _condition(task, batch, device))
     loss = compute_loss(config.loss, output - clean)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
@@ -306,6 +304,11 @@ def train_step(
         optimizer.step()
     _update_average(state, config.ema)
     return loss.item(), norm.item()
+
+
+def _condition(task: Task, batch: Batch, device: torch.device) -> Tensor | None:
+    conditions = [task.condition(float(level)) for level in batch.levels]
+    return None if None in conditions else torch.tensor(conditions, device=device)
 
 
 def compute_loss(name: str, error: Tensor) -> Tensor:
@@ -359,12 +362,16 @@ def _with_timed_steps(
 
 
 def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
+    """Read the parameters to start from; a blind network may start from a conditioned one of the same shape."""
     weights = load_weights(path)
-    if weights.description.architecture != config.architecture:
-        raise UsageError(
-            f"{path}: its network is {weights.description.architecture}, not the {config.architecture} asked for"
-        )
-    return dict(weights.parameters)
+    theirs, ours = weights.description.architecture, config.architecture
+    if dataclasses.replace(theirs, condition_planes=ours.condition_planes) != ours or (
+        theirs.condition_planes < ours.condition_planes
+    ):
+        raise UsageError(f"{path}: its network is {theirs}, not the {ours} asked for")
+    parameters = dict(weights.parameters)
+    parameters["head.weight"] = parameters["head.weight"][:, : ours.channels + ours.condition_planes]
+    return parameters
 
 
 def _make_run_folder(files: RunFiles) -> None:

@@ -97,7 +97,8 @@ def validate(
     by_level: dict[float, list[tuple[float, float, float, float]]] = {}
     for case in cases:
         image = torch.from_numpy(case.degraded).to(device).permute(2, 0, 1)[None]
-        condition = torch.full_like(image[:, :1], case.level / task.condition_scale)
+        told = task.condition(case.level)
+        condition = None if told is None else torch.tensor([told], device=device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             output = network(image, condition)
         restored = to_uint8(output[0].permute(1, 2, 0).float().cpu().numpy())
