@@ -146,6 +146,7 @@ def plan(
         If the format is unknown, a result would overwrite an input, or two results would be one file.
     """
     extension = _extension(output_format)
+    _refuse_foreign_format(inputs, output)
     if is_single_file(inputs, output):
         jobs = [Job(inputs[0], output)]
     else:
@@ -160,6 +161,15 @@ def plan(
 def is_single_file(inputs: Sequence[Path], output: Path) -> bool:
     """Tell whether `output` names a file rather than a folder."""
     return len(inputs) == 1 and not inputs[0].is_dir() and format_of(output) is not None and not output.is_dir()
+
+
+def _refuse_foreign_format(inputs: Sequence[Path], output: Path) -> None:
+    """Refuse ``out.gif``, which nobody means as the name of a folder."""
+    from PIL import Image
+
+    foreign = output.suffix.lower() in Image.registered_extensions() and format_of(output) is None
+    if len(inputs) == 1 and foreign and not output.is_dir():
+        raise UsageError(f"{output}: cannot write this format; give a name that ends in {', '.join(SUFFIXES)}")
 
 
 def _extension(output_format: str) -> str:

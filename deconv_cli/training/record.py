@@ -44,7 +44,7 @@ def plot_record(lines: list[dict[str, Any]], path: Path, title: str) -> None:
 
     losses = [line for line in lines if line.get("loss") is not None]
     scores = [line for line in lines if "validation" in line]
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.semilogy([line["step"] for line in losses], [line["loss"] for line in losses], color="#0072b2")
     left.set(xlabel="step", ylabel="training loss", title=title)
@@ -63,7 +63,7 @@ def plot_record(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     right.set(xlabel="step", ylabel="PSNR / dB (RGB, mean per picture)", title="validation")
     right.grid(alpha=0.3)
     if scores:
-        right.legend()
+        figure.legend(loc="outside lower right", ncols=3)
     data = BytesIO()
     figure.savefig(data, format="png", dpi=120)
     write_atomically(path, data.getvalue())
