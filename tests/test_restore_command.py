@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconv_cli.restoration import batch
+from deconv_cli.errors import UsageError
+from deconv_cli.restoration import batch, planning
 
 FAST = ("--noise-level", 20)
 
@@ -114,8 +115,8 @@ def test_what_would_lose_a_file_is_refused(restore, noisy_folder, tmp_path):
 def test_names_that_differ_in_case_alone_collide(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with pytest.raises(batch.UsageError, match="one output"):
-        batch.plan([tmp_path / "a" / "X.png", tmp_path / "b" / "x.png"], tmp_path / "out")
+    with pytest.raises(UsageError, match="one output"):
+        planning.plan([tmp_path / "a" / "X.png", tmp_path / "b" / "x.png"], tmp_path / "out")
 
 
 def test_dry_run_lists_and_does_nothing(restore, noisy_folder, tmp_path):

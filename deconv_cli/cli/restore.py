@@ -18,7 +18,8 @@ from deconv_cli.cli.streams import Streams
 from deconv_cli.errors import NoPicturesError, UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from deconv_cli.restoration.batch import Job, Options, Outcome
+    from deconv_cli.restoration.batch import Options, Outcome
+    from deconv_cli.restoration.planning import Job
     from deconv_cli.restoration.restorer import Restorer
 
 PIPE = Path("-")
@@ -161,16 +162,16 @@ class Request:
     @property
     def to_file(self) -> bool:
         """Whether OUTPUT names a file rather than a folder."""
-        from deconv_cli.restoration import batch
+        from deconv_cli.restoration import planning
 
-        return batch.is_single_file(self.inputs, self.output)
+        return planning.is_single_file(self.inputs, self.output)
 
     def refuse_existing(self, *targets: Path) -> None:
         """Refuse to replace files, unless asked to."""
-        from deconv_cli.restoration import batch
+        from deconv_cli.restoration import planning
 
         if not self.replace:
-            batch.refuse_existing(targets)
+            planning.refuse_existing(targets)
 
     def load(self) -> Restorer:
         """Load the network, once it is clear that there is work to do."""
@@ -185,9 +186,9 @@ class Request:
 
 def plan(request: Request, *, recursive: bool, suffix: str) -> list[Job]:
     """Decide what goes where, refusing all that would lose a file."""
-    from deconv_cli.restoration import batch
+    from deconv_cli.restoration import planning
 
-    jobs = batch.plan(
+    jobs = planning.plan(
         request.inputs,
         request.output,
         recursive=recursive,
@@ -201,12 +202,13 @@ def plan(request: Request, *, recursive: bool, suffix: str) -> list[Job]:
 def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resume: bool, fail_fast: bool) -> ExitCode:
     """Restore files to files and return how that ended."""
     from deconv_cli.restoration import batch
+    from deconv_cli.restoration.resume import ResumeRecord
     from deconv_cli.restoration.sheet import ComparisonSheet
 
     restorer = request.load()
     record = None
     if not request.to_file:
-        record = batch.ResumeRecord(request.output, restorer.weights.sha256, request.options, reuse=resume)
+        record = ResumeRecord(request.output, restorer.weights.sha256, request.options, reuse=resume)
     sheet = ComparisonSheet()
     stopped = None
     began = time.perf_counter()

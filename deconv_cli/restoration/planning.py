@@ -1,0 +1,129 @@
+"""Where the result of every input goes, and what is refused before any work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deconv_cli.errors import UsageError, unknown_name
+from deconv_cli.images import SUFFIXES, find_pictures, format_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore, and where the result goes."""
+
+    source: Path
+    target: Path
+
+
+def plan(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    recursive: bool = False,
+    output_format: str = "same",
+    suffix: str = "",
+) -> list[Job]:
+    """Decide where the result of every input goes.
+
+    `output` is a file only if there is exactly one input, not a folder, and `output` has the suffix of a picture and
+    is no folder; otherwise it is a folder. A missing input file is planned too: it fails alone, later.
+
+    Parameters
+    ----------
+    inputs
+        Files and folders.
+    output
+        A file or a folder.
+    recursive
+        Look into folders inside the input folders; the tree is kept.
+    output_format
+        Format of the results, or ``same``.
+    suffix
+        Text to append to the stem of every result that goes into a folder.
+
+    Raises
+    ------
+    UsageError
+        If the format is unknown, a result would overwrite an input, or two results would be one file.
+    """
+    extension = _extension(output_format)
+    _refuse_foreign_format(inputs, output)
+    if is_single_file(inputs, output):
+        jobs = [Job(inputs[0], output)]
+    else:
+        jobs = [
+            Job(path, output / inner.with_name(inner.stem + suffix + (extension or inner.suffix)))
+            for path, inner in _expand(inputs, output, recursive=recursive)
+        ]
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def is_single_file(inputs: Sequence[Path], output: Path) -> bool:
+    """Tell whether `output` names a file rather than a folder."""
+    return len(inputs) == 1 and not inputs[0].is_dir() and format_of(output) is not None and not output.is_dir()
+
+
+def _refuse_foreign_format(inputs: Sequence[Path], output: Path) -> None:
+    """Refuse ``out.gif``, which nobody means as the name of a folder."""
+    from PIL import Image
+
+    foreign = output.suffix.lower() in Image.registered_extensions() and format_of(output) is None
+    if len(inputs) == 1 and foreign and not output.is_dir():
+        raise UsageError(f"{output}: cannot write this format; give a name that ends in {', '.join(SUFFIXES)}")
+
+
+def _extension(output_format: str) -> str:
+    if output_format == "same":
+        return ""
+    if output_format not in SUFFIXES.values():
+        raise unknown_name("format", output_format, {*SUFFIXES.values(), "same"})
+    return "." + output_format
+
+
+def _expand(inputs: Sequence[Path], output: Path, *, recursive: bool) -> Iterator[tuple[Path, Path]]:
+    """Yield every picture with its path below the output folder."""
+    for given in inputs:
+        if given.is_dir():
+            for path in find_pictures(given, recursive=recursive, exclude=output):
+                yield path, path.relative_to(given)
+        else:
+            yield given, Path(given.name)
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    sources = {_key(job.source) for job in jobs}
+    itself = [str(job.target) for job in jobs if _key(job.target) in sources]
+    if itself:
+        raise UsageError(f"would overwrite an input: {_listed(itself)}; give another output or --suffix")
+    # Compared without case, since some file systems do not tell a.png from A.png.
+    counts = Counter(str(job.target).casefold() for job in jobs)
+    doubled = [f"{job.source} -> {job.target}" for job in jobs if counts[str(job.target).casefold()] > 1]
+    if doubled:
+        raise UsageError(f"several inputs would become one output: {_listed(doubled)}")
+
+
+def refuse_existing(targets: Iterable[Path]) -> None:
+    """Refuse to replace files.
+
+    Raises
+    ------
+    UsageError
+        If a target exists; the message names them.
+    """
+    existing = [str(target) for target in targets if target.exists()]
+    if existing:
+        raise UsageError(f"already there: {_listed(existing)}; use --overwrite to replace or --resume to continue")
+
+
+def _key(path: Path) -> str:
+    return str(path.resolve())
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

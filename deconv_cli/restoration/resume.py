@@ -1,0 +1,78 @@
+"""Which outputs of a folder are complete and current."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deconv_cli.restoration.planning import Job
+
+if TYPE_CHECKING:
+    from deconv_cli.restoration.batch import Options
+
+RECORD = ".deconv.jsonl"
+
+
+class ResumeRecord:
+    """Which outputs of a folder are complete, and from what and with what they were made.
+
+    A line of JSON for every finished file. An entry counts only as long as input, weights, options and output are
+    what they were, so that a changed input is done again.
+
+    Parameters
+    ----------
+    folder
+        The output folder.
+    weights
+        Hash of the weights in use.
+    options
+        The options in use.
+    reuse
+        Heed what is recorded; otherwise only add to it.
+    """
+
+    def __init__(self, folder: Path, weights: str, options: Options, *, reuse: bool) -> None:
+        self.folder = folder
+        self.path = folder / RECORD
+        self.made_with = {"weights": weights, "options": dataclasses.asdict(options)}
+        self._entries: dict[str, dict[str, Any]] = {}
+        if reuse and self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                self._load(line)
+
+    def _load(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            self._entries[entry["output"]] = entry
+        except (ValueError, KeyError, TypeError):
+            return  # The last line of a run that was killed may be cut; its file is done again.
+
+    def is_current(self, job: Job) -> bool:
+        """Tell whether the output of a job is complete and made from this input with these weights and options."""
+        try:
+            return self._entries.get(self._name(job)) == self._entry(job)
+        except OSError:
+            return False
+
+    def enter(self, job: Job) -> None:
+        """Record that the output of a job has been written."""
+        entry = self._entry(job)
+        self._entries[entry["output"]] = entry
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _name(self, job: Job) -> str:
+        return job.target.relative_to(self.folder).as_posix()
+
+    def _entry(self, job: Job) -> dict[str, Any]:
+        source, target = job.source.stat(), job.target.stat()
+        return {
+            "output": self._name(job),
+            "output_bytes": target.st_size,
+            "input": str(job.source.resolve()),
+            "input_bytes": source.st_size,
+            "input_time": source.st_mtime_ns,
+            **self.made_with,
+        }
