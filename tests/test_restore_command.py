@@ -254,6 +254,7 @@ def test_compare_sheet(restore, noisy_folder, tmp_path):
         (("in.png", "out.png", "--device", "gpu"), 2, "valid: auto, cpu, cuda, mps"),
         (("in.png", "out", "--format", "gif"), 2, "valid:"),
         (("in.png", "out.gif"), 2, "cannot write this format"),
+        (("in.png", "out.png", "--format", "jpg"), 2, "does not say jpg"),
         (("in.png", "out.png", "--resume"), 2, "--resume"),
         (("in.png", "out.png", "--noise-level", "200"), 2, "outside the range"),
         (("empty", "out"), 3, "no picture"),

@@ -48,11 +48,13 @@ def plan(
     Raises
     ------
     UsageError
-        If the format is unknown, a result would overwrite an input, or two results would be one file.
+        If the format is unknown or contradicts the suffix of the output, a result would overwrite an input, or two results would be one file.
     """
     extension = _extension(output_format)
     _refuse_foreign_format(inputs, output)
     if is_single_file(inputs, output):
+        if output_format not in ("same", format_of(output)):
+            raise UsageError(f"{output}: its suffix does not say {output_format}; leave --format out, or change one")
         jobs = [Job(inputs[0], output)]
     else:
         jobs = [
