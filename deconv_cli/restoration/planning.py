@@ -48,7 +48,8 @@ def plan(
     Raises
     ------
     UsageError
-        If the format is unknown or contradicts the suffix of the output, a result would overwrite an input, or two results would be one file.
+        If the format is unknown or contradicts the output's suffix, a result would overwrite an input, or two results
+        would be one file.
     """
     extension = _extension(output_format)
     _refuse_foreign_format(inputs, output)
