@@ -9,9 +9,12 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 from deconv_cli.errors import UsageError
+from deconv_cli.images import read_frame
 from deconv_cli.restoration import batch, planning
+from deconv_cli.restoration.decision import decide
 
 FAST = ("--noise-level", 20)
 
@@ -42,8 +45,6 @@ def test_file_to_file(restore, noisy_folder, tmp_path):
 
 
 def test_the_shipped_weights_improve_the_picture(run, tmp_path):
-    from skimage import data
-
     clean = data.chelsea()[60:220, 100:300]
     Image.fromarray(clean).save(tmp_path / "clean.png")
     noisy = clean + np.random.default_rng(0).normal(0, 25, clean.shape)
@@ -168,33 +169,51 @@ def test_ctrl_c_finishes_the_file_and_resume_the_rest(restore, noisy_folder, tmp
 
 
 def test_pipes(restore, noisy_folder, tmp_path):
-    data = (noisy_folder / "cat.png").read_bytes()
-    piped = restore("-", "-", "--json", *FAST, stdin=data)
+    picture = (noisy_folder / "cat.png").read_bytes()
+    piped = restore("-", "-", "--json", *FAST, stdin=picture)
     assert piped.code == 0, piped.stderr
     assert json.loads(piped.stderr.splitlines()[-1])["status"] == "restored"
     assert piped.stdout.startswith(b"\x89PNG")
     restore(noisy_folder / "cat.png", tmp_path / "out.png", *FAST)
     assert piped.stdout == (tmp_path / "out.png").read_bytes()
-    assert restore("-", "-", "--format", "jpg", *FAST, stdin=data).stdout.startswith(b"\xff\xd8")
-    assert restore("-", tmp_path / "in.webp", *FAST, stdin=data).code == 0
+    assert restore("-", "-", "--format", "jpg", *FAST, stdin=picture).stdout.startswith(b"\xff\xd8")
+    assert restore("-", tmp_path / "in.webp", *FAST, stdin=picture).code == 0
     assert read(tmp_path / "in.webp").shape == read(noisy_folder / "cat.png").shape
     assert restore(noisy_folder / "cat.png", "-", *FAST).stdout == piped.stdout
     broken = restore("-", "-", stdin=b"nothing")
     assert (broken.code, broken.stdout) == (1, b"")
     assert "standard input" in broken.stderr
-    assert restore("-", "-", "-", stdin=data).code == 2
-    assert restore("-", tmp_path / "folder", stdin=data).code == 2
-    assert restore("-", tmp_path / "in.webp", stdin=data).code == 2
+    assert restore("-", "-", "-", stdin=picture).code == 2
+    assert restore("-", tmp_path / "folder", stdin=picture).code == 2
+    assert restore("-", tmp_path / "in.webp", stdin=picture).code == 2
 
 
-def test_a_clean_picture_is_copied_byte_for_byte(restore, tmp_path):
+def test_a_clean_picture_is_copied_byte_for_byte(run, tmp_path):
     ramp = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / "ramp.png", compress_level=1)
-    ran = restore(tmp_path / "ramp.png", tmp_path / "out.png", "--json")
-    assert ran.json_lines[0]["status"] == "copied"
+    ran = run("restore", tmp_path / "ramp.png", tmp_path / "out.png", "--json")
+    outcome = ran.json_lines[0]
+    assert (outcome["status"], outcome["task"]) == ("copied", None)
+    assert "nothing to restore" in outcome["reason"]
     assert (tmp_path / "out.png").read_bytes() == (tmp_path / "ramp.png").read_bytes()
-    ran = restore(tmp_path / "ramp.png", tmp_path / "forced.png", "--task", "denoise", "--json")
+    assert run("restore", tmp_path / "ramp.png", tmp_path / "out.bmp").code == 0
+    assert np.array_equal(read(tmp_path / "out.bmp"), ramp)
+    ran = run("restore", tmp_path / "ramp.png", tmp_path / "forced.png", "--task", "denoise", "--json")
     assert ran.json_lines[0]["status"] == "restored"
+
+
+@pytest.mark.parametrize(
+    ("noise", "quality", "expected"),
+    [(25, None, "denoise"), (8, None, "denoise"), (25, 85, "denoise"), (0, 30, "decompress"), (0, 70, "decompress")],
+)
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "camera"])
+def test_auto_decides_by_noise_and_compression(tmp_path, name, noise, quality, expected):
+    clean = getattr(data, name)()
+    noisy = clean + np.random.default_rng(0).normal(0, noise, clean.shape)
+    path = tmp_path / ("in.png" if quality is None else "in.jpg")
+    options = {} if quality is None else {"quality": quality}
+    Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8)).save(path, **options)
+    assert decide(read_frame(path)).task == expected
 
 
 def test_blind_weights_fix_the_task_and_take_no_level(run, noisy_folder, tmp_path, tiny_blind_weights):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ from deconv_cli.errors import NoPicturesError, UsageError, unknown_name
 if TYPE_CHECKING:
     from deconv_cli.restoration.batch import Options, Outcome
     from deconv_cli.restoration.planning import Job
-    from deconv_cli.restoration.restorer import Restorer
+    from deconv_cli.restoration.restorer import Restorers
 
 PIPE = Path("-")
 
@@ -38,9 +38,7 @@ def restore(
     ],
     task: Annotated[
         str,
-        typer.Option(
-            metavar="auto|denoise|decompress", help="What to undo; auto: denoise, if there is noise to speak of."
-        ),
+        typer.Option(metavar="auto|denoise|decompress", help="What to undo; auto decides for every picture."),
     ] = "auto",
     noise_level: Annotated[
         str, typer.Option(metavar="auto|FLOAT", help="Noise: sigma on the 0..255 scale; auto estimates it.")
@@ -85,7 +83,7 @@ def restore(
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
 ) -> None:
-    """Restore pictures: remove noise, and keep everything else as it was.
+    """Restore pictures: remove noise or JPEG artefacts, and keep everything else as it was.
 
     deconv restore in.png out.png
 
@@ -103,16 +101,16 @@ def restore(
         raise unknown_name("task", task, ("auto", *TASKS))
 
     options = Options(
+        task=task,
         noise_level=_number_or_word(noise_level, "--noise-level", ("auto",), float),
         strength=strength,
         tta=tta,
         tile=_number_or_word(tile, "--tile", ("auto", "off"), int),
-        copy_clean=task == "auto",
         format=output_format,
         quality=quality,
         metadata="strip" if metadata == "strip" else "keep",
     )
-    request = Request(paths[:-1], paths[-1], options, task, weights, device, precision, compare, overwrite or resume)
+    request = Request(paths[:-1], paths[-1], options, weights, device, precision, compare, overwrite or resume)
     reporter = Reporter(streams, json=json, json_to_stderr=request.output == PIPE)
     if PIPE in paths:
         raise typer.Exit(restore_piped(request, reporter))
@@ -143,12 +141,11 @@ class Request:
     inputs: list[Path]
     output: Path
     options: Options
-    task: str
     weights: str | None
     device: str
     precision: str
     sheet: Path | None
-    replace: bool
+    may_replace: bool
 
     def __post_init__(self) -> None:
         from deconv_cli.images import format_of
@@ -170,18 +167,17 @@ class Request:
         """Refuse to replace files, unless asked to."""
         from deconv_cli.restoration import planning
 
-        if not self.replace:
+        if not self.may_replace:
             planning.refuse_existing(targets)
 
-    def load(self) -> Restorer:
-        """Load the network, once it is clear that there is work to do."""
-        from deconv_cli.restoration.restorer import Restorer
+    def load(self) -> tuple[Restorers, Options]:
+        """Load the network given, once it is clear that there is work to do; weights given fix the task."""
+        from deconv_cli.restoration.restorer import Restorers
 
-        default = "denoise" if self.task == "auto" else self.task
-        restorer = Restorer(self.weights or default, device=self.device, precision=self.precision)
-        if self.task not in ("auto", restorer.task.name):
-            raise UsageError(f"--weights {self.weights}: these are for {restorer.task.name}, not for {self.task}")
-        return restorer
+        restorers = Restorers(self.weights, self.device, self.precision)
+        if restorers.only and self.options.task == "auto":
+            return restorers, replace(self.options, task=restorers.only.task.name)
+        return restorers, self.options
 
 
 def plan(request: Request, *, recursive: bool, suffix: str) -> list[Job]:
@@ -205,21 +201,21 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resu
     from deconv_cli.restoration.resume import ResumeRecord
     from deconv_cli.restoration.sheet import ComparisonSheet
 
-    restorer = request.load()
+    restorers, options = request.load()
     record = None
     if not request.to_file:
-        record = ResumeRecord(request.output, restorer.weights.sha256, request.options, reuse=resume)
+        record = ResumeRecord(request.output, restorers.sha256, options, reuse=resume)
     sheet = ComparisonSheet()
     stopped = None
     began = time.perf_counter()
     with graceful_stop() as stop, reporter.streams.progress(len(jobs), "picture") as bar:
-        for outcome in batch.run(jobs, restorer, request.options, record=record, seen=sheet.add):
+        for outcome in batch.run(jobs, restorers, options, record=record, seen=sheet.add):
             bar.update()
             reporter.tell(outcome)
             if stop() or (fail_fast and outcome.status == "failed"):
                 stopped = stop.code
                 break
-    if request.sheet:
+    if request.sheet and sheet:
         sheet.write(request.sheet)
     reporter.summarise(len(jobs), time.perf_counter() - began)
     return stopped or (ExitCode.FAILED if reporter.tally["failed"] else ExitCode.OK)
@@ -243,15 +239,15 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         raise UsageError(f"{output}: from stdin, OUTPUT must be a file with the suffix of a picture")
     if output != PIPE:
         request.refuse_existing(output)
-    restorer = request.load()
+    restorers, options = request.load()
     data = streams.stdin.read() if source == PIPE else batch.read_bytes(source)
     done = batch.process(
         data,
-        restorer,
-        request.options,
+        restorers,
+        options,
         name="standard input" if source == PIPE else str(source),
         target="standard output" if output == PIPE else str(output),
-        target_format=request.options.format if output == PIPE else format_of(output) or "same",
+        target_format=options.format if output == PIPE else format_of(output) or "same",
     )
     if output == PIPE:
         streams.stdout.write(done.data)

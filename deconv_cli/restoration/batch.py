@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import Frame, encode_frame, format_of, read_frame, write_atomically
+from deconv_cli.restoration.decision import Decision, decide
 from deconv_cli.restoration.planning import Job
 from deconv_cli.restoration.resume import ResumeRecord
 
 if TYPE_CHECKING:
-    from deconv_cli.restoration.restorer import Restorer  # imports torch, which a dry run does not need
-
-CLEAN_LEVEL = 2.0
-"""An estimated noise level below this leaves nothing to restore: clean photographs read 1 to 2."""
+    from deconv_cli.restoration.restorer import Restorers  # imports torch, which a dry run does not need
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,11 @@ class Options:
 
     Attributes
     ----------
+    task
+        What to undo; ``auto`` decides for every picture, and copies a file byte for byte if it needs nothing and its
+        format stays.
     noise_level, strength, tta, tile
-        See `deconv_cli.restoration.restorer.Restorer.restore`.
-    copy_clean
-        Copy a file byte for byte if the estimate finds no noise in it and its format stays.
+        See `deconv_cli.restoration.restorer.Restorer.restore`. A noise level means denoising.
     format
         ``png``, ``jpg``, ``webp``, ``bmp``, ``tiff``, or ``same`` as the target's suffix says.
     quality
@@ -39,11 +38,11 @@ class Options:
         ``keep`` or ``strip`` EXIF, XMP and resolution.
     """
 
+    task: str = "auto"
     noise_level: float | Literal["auto"] = "auto"
     strength: float = 1.0
     tta: bool = False
     tile: int | Literal["auto", "off"] = "auto"
-    copy_clean: bool = True
     format: str = "same"
     quality: int | None = None
     metadata: Literal["keep", "strip"] = "keep"
@@ -98,7 +97,7 @@ class Processed:
 
 
 def process(
-    data: bytes, restorer: Restorer, options: Options, *, name: str, target: str, target_format: str
+    data: bytes, restorers: Restorers, options: Options, *, name: str, target: str, target_format: str
 ) -> Processed:
     """Restore one file in memory.
 
@@ -106,7 +105,7 @@ def process(
     ----------
     data
         The file.
-    restorer, options
+    restorers, options
         What to restore it with, and how.
     name, target
         What messages and the outcome call input and output.
@@ -121,49 +120,55 @@ def process(
     frame = read_frame(data, name=name)
     target_format = frame.format if target_format == "same" else target_format
     height, width = frame.pixels.shape[:2]
-    level = restorer.find_noise_level(frame.pixels, options.noise_level)
-    found = _describe(restorer, level, options)
-    outcome = Outcome(
-        input=name,
-        output=target,
-        status="restored",
-        task=restorer.task.name,
-        reason=found,
-        noise_level=None if level is None else round(level, 2),
-        width=width,
-        height=height,
-        warnings=frame.warnings,
-    )
-    if options.copy_clean and options.noise_level == "auto" and level is not None and level < CLEAN_LEVEL:
-        stays = target_format == frame.format and options.quality is None and options.metadata == "keep"
-        outcome = dataclasses.replace(outcome, status="copied", reason=f"{found}: nothing to restore", warnings=())
-        if stays:
+    outcome = Outcome(name, target, "restored", width=width, height=height)
+    decision = decide(frame) if options.task == options.noise_level == "auto" else None
+    if decision and decision.task is None:
+        outcome = dataclasses.replace(
+            outcome, status="copied", reason=decision.reason, noise_level=round(decision.noise_level, 2)
+        )
+        if target_format == frame.format and options.quality is None and options.metadata == "keep":
             return Processed(data, frame, frame, outcome)
         restored = frame
     else:
-        result = restorer.restore(
-            frame.pixels,
-            alpha=frame.alpha,
-            noise_level="auto" if level is None else level,
-            strength=options.strength,
-            tta=options.tta,
-            tile=options.tile,
-        )
-        outcome = dataclasses.replace(outcome, reason=f"{found}, {result.precision}")
-        restored = dataclasses.replace(frame, pixels=result.pixels)
+        restored, outcome = _restore(frame, restorers, options, decision, outcome)
     encoded, warnings = encode_frame(restored, target_format, quality=options.quality, metadata=options.metadata)
-    return Processed(encoded, frame, restored, dataclasses.replace(outcome, warnings=(*outcome.warnings, *warnings)))
+    outcome = dataclasses.replace(outcome, warnings=(*frame.warnings, *warnings))
+    return Processed(encoded, frame, restored, outcome)
 
 
-def _describe(restorer: Restorer, level: float | None, options: Options) -> str:
-    if level is None:
-        return f"{restorer.task.name}, blind"
-    return f"noise level {level:.1f} ({'estimated' if options.noise_level == 'auto' else 'given'})"
+def _restore(
+    frame: Frame, restorers: Restorers, options: Options, decision: Decision | None, outcome: Outcome
+) -> tuple[Frame, Outcome]:
+    task = decision.task if decision else "denoise" if options.task == "auto" else options.task
+    assert task
+    restorer = restorers.of(task)
+    estimated = restorer.within_range(decision.noise_level) if decision and task == "denoise" else None
+    result = restorer.restore(
+        frame.pixels,
+        alpha=frame.alpha,
+        noise_level=options.noise_level if estimated is None else estimated,
+        strength=options.strength,
+        tta=options.tta,
+        tile=options.tile,
+    )
+    level = result.noise_level
+    if decision:
+        found = decision.reason
+    elif level is None:
+        found = "blind"
+    else:
+        found = f"noise level {level:.1f} ({'estimated' if options.noise_level == 'auto' else 'given'})"
+    return dataclasses.replace(frame, pixels=result.pixels), dataclasses.replace(
+        outcome,
+        task=task,
+        reason=f"{task}: {found}, {result.precision}",
+        noise_level=None if level is None else round(level, 2),
+    )
 
 
 def run(
     jobs: Iterable[Job],
-    restorer: Restorer,
+    restorers: Restorers,
     options: Options,
     *,
     record: ResumeRecord | None = None,
@@ -175,7 +180,7 @@ def run(
     ----------
     jobs
         What goes where.
-    restorer, options
+    restorers, options
         What to restore it with, and how.
     record
         Skip what it says is complete and current, and enter what is done.
@@ -195,7 +200,7 @@ def run(
         try:
             done = process(
                 read_bytes(job.source),
-                restorer,
+                restorers,
                 options,
                 name=str(job.source),
                 target=str(job.target),

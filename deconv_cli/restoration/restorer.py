@@ -18,7 +18,7 @@ from torch import Tensor
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images.alpha import bleed_alpha
-from deconv_cli.network.bundled import find_weights
+from deconv_cli.network.bundled import bundled_weights, find_weights
 from deconv_cli.network.device import DTYPES, find_device, find_precision
 from deconv_cli.network.encoder_decoder import EncoderDecoder, stack_condition
 from deconv_cli.network.weights import load_weights
@@ -170,19 +170,35 @@ class Restorer:
         UsageError
             If a given level is outside the range, or the network is blind.
         """
-        low, high = self.description.level_range
         if self.task.condition_scale is None:
             if noise_level != "auto":
                 raise UsageError(f"the weights '{self.description.name}' are blind: leave the noise level out")
             return None
         if noise_level == "auto":
-            return min(max(estimate_noise_level(to_float(image)), low), high)
+            return self.within_range(estimate_noise_level(to_float(image)))
+        low, high = self.description.level_range
         if not low <= noise_level <= high:
             raise UsageError(
                 f"noise level {noise_level:g} is outside the range {low:g} to {high:g} of the weights "
                 f"'{self.description.name}'"
             )
         return float(noise_level)
+
+    def require(self, task: str) -> None:
+        """Refuse weights that are for another task.
+
+        Raises
+        ------
+        UsageError
+            If they are.
+        """
+        if self.task.name != task:
+            raise UsageError(f"the weights '{self.description.name}' are for {self.task.name}, not for {task}")
+
+    def within_range(self, estimate: float) -> float:
+        """Return the nearest level that the weights were trained for."""
+        low, high = self.description.level_range
+        return min(max(estimate, low), high)
 
     def _dtype_for(self, image_dtype: np.dtype[Any]) -> torch.dtype:
         if self.precision == "auto" and image_dtype != np.uint8:
@@ -317,6 +333,41 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
+class Restorers:
+    """The networks of a batch: the one given, or the bundled one of each task, loaded when first needed.
+
+    Parameters
+    ----------
+    weights
+        Name or file of the only weights to use, or None.
+    device, precision
+        See `Restorer`.
+    """
+
+    def __init__(self, weights: str | None, device: str, precision: str) -> None:
+        self.only = Restorer(weights, device=device, precision=precision) if weights else None
+        self.device, self.precision = device, precision
+
+    def of(self, task: str) -> Restorer:
+        """Return the network for a task.
+
+        Raises
+        ------
+        UsageError
+            If the weights given are for another task.
+        """
+        restorer = self.only or cached_restorer(find_task(task).name, self.device, self.precision)
+        restorer.require(task)
+        return restorer
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the weights given, or of all bundled ones."""
+        if self.only:
+            return self.only.weights.sha256
+        return " ".join(entry.sha256 for entry in bundled_weights().values())
+
+
 @functools.lru_cache(maxsize=4)
 def cached_restorer(weights: str | Path, device: str, precision: str) -> Restorer:
     """Return a `Restorer`, the same one for the same arguments."""
@@ -369,6 +420,5 @@ def restore(
     ((96, 96), dtype('uint8'))
     """
     restorer = cached_restorer(weights or find_task(task).name, device, precision)
-    if restorer.task.name != task:
-        raise UsageError(f"the weights '{restorer.description.name}' are for {restorer.task.name}, not for {task}")
+    restorer.require(task)
     return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels

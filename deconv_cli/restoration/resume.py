@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deconv_cli.errors import DeconvError
 from deconv_cli.restoration.planning import Job
 
 if TYPE_CHECKING:
@@ -57,11 +58,20 @@ class ResumeRecord:
             return False
 
     def enter(self, job: Job) -> None:
-        """Record that the output of a job has been written."""
+        """Record that the output of a job has been written.
+
+        Raises
+        ------
+        DeconvError
+            If the record cannot be written.
+        """
         entry = self._entry(job)
         self._entries[entry["output"]] = entry
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise DeconvError(f"{self.path}: the record to resume from cannot be written ({error.strerror})") from error
 
     def _name(self, job: Job) -> str:
         return job.target.relative_to(self.folder).as_posix()

@@ -24,6 +24,9 @@ class ComparisonSheet:
     def __init__(self) -> None:
         self._rows: list[tuple[str, Image.Image, Image.Image]] = []
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def add(self, done: Processed) -> None:
         """Add a row for a picture."""
         if len(self._rows) < MOST_ROWS:
