@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("name", help="name of the bundled weights")
     parser.add_argument("--summary", required=True, help="a line for `deconv models list`")
     parser.add_argument("--data-terms", required=True, help="terms of the training data, for the card")
+    parser.add_argument("--history", default="", help="how the weights came about before this training")
     parser.add_argument("--bench", type=Path, nargs="+", required=True, help="folders to measure on")
     arguments = parser.parse_args()
 
@@ -50,7 +51,7 @@ def main() -> None:
     recipe = {key: value for key, value in weights.recipe.items() if key in fields}
     path.with_suffix(".toml").write_text(tomli_w.dumps(recipe), encoding="utf-8")
     path.with_suffix(".md").write_text(
-        card(weights, results, arguments.summary, arguments.data_terms), encoding="utf-8"
+        card(weights, results, arguments.summary, arguments.data_terms, arguments.history), encoding="utf-8"
     )
     registry = WEIGHTS / "registry.json"
     entries = json.loads(registry.read_text(encoding="utf-8"))
@@ -61,7 +62,7 @@ def main() -> None:
     registry.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
-def card(weights: Weights, results: dict[str, Bench], summary: str, terms: str) -> str:
+def card(weights: Weights, results: dict[str, Bench], summary: str, terms: str, history: str) -> str:
     """Write the card of the weights, in Markdown."""
     description, recipe = weights.description, weights.recipe
     parameters = sum(tensor.numel() for tensor in weights.parameters.values())
@@ -72,9 +73,10 @@ def card(weights: Weights, results: dict[str, Bench], summary: str, terms: str) 
         "",
         f"* {parameters / 1e6:.2f} M parameters, {description.architecture.multiply_adds / 1e3:.0f} K multiply-adds a"
         f" pixel; activation {description.architecture.activation}; float16 on disk.",
-        f"* Trained on {recipe['pictures']} pictures in {recipe['step']} steps and {recipe['seconds'] / 60:.0f} minutes"
-        f" of two processor cores, by `deconv train data/train --val data/val --config weights/{description.name}.toml`"
-        + (f", starting from `{recipe['init']}`." if recipe["init"] else "."),
+        f"* Trained in {recipe['step']} steps of {recipe['seconds'] / 60:.0f} minutes, by"
+        f" `deconv train {' '.join(recipe['folders'])} --config weights/{description.name}.toml"
+        + (f" --init {recipe['init']}`." if recipe["init"] else "`."),
+        *([f"* {history}"] if history else []),
         f"* Training data: {terms}",
         "",
         "| pictures | level | input PSNR / SSIM | PSNR / SSIM |",

@@ -121,7 +121,7 @@ def process(
     target_format = frame.format if target_format == "same" else target_format
     height, width = frame.pixels.shape[:2]
     outcome = Outcome(name, target, "restored", width=width, height=height)
-    decision = decide(frame) if options.task == options.noise_level == "auto" else None
+    decision = decide(frame, restorers.tasks) if options.task == options.noise_level == "auto" else None
     if decision and decision.task is None:
         outcome = dataclasses.replace(
             outcome, status="copied", reason=decision.reason, noise_level=round(decision.noise_level, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +37,17 @@ class Decision:
     reason: str
 
 
-def decide(frame: Frame) -> Decision:
+def decide(frame: Frame, tasks: Container[str]) -> Decision:
     """Look at the pixels (their noise) and at the file (its JPEG quantisation tables).
 
     Noise that can be measured in a JPEG outweighs its artefacts, since it is what the eye sees first.
+
+    Parameters
+    ----------
+    frame
+        The picture.
+    tasks
+        Names of the tasks to choose from: those that there are weights for.
     """
     peak = np.float32(np.iinfo(frame.pixels.dtype).max)
     level = estimate_noise_level(frame.pixels.astype(np.float32) / peak)
@@ -48,6 +56,6 @@ def decide(frame: Frame) -> Decision:
     found = f"noise level {level:.1f} (estimated)" + (f", JPEG quality {quality}" if compressed else "")
     if level >= (NOISY_JPEG_LEVEL if compressed else CLEAN_LEVEL):
         return Decision("denoise", level, found)
-    if compressed:
+    if compressed and "decompress" in tasks:
         return Decision("decompress", level, found)
     return Decision(None, level, f"{found}: nothing to restore")

@@ -23,7 +23,7 @@ from deconv_cli.network.device import DTYPES, find_device, find_precision
 from deconv_cli.network.encoder_decoder import EncoderDecoder, stack_condition
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration.tiling import Span, even_core, spans
-from deconv_cli.tasks import find_task
+from deconv_cli.tasks import TASKS, find_task
 
 Pixels = NDArray[Any]
 """A picture as `check_image` accepts it: uint8, uint16 or float32."""
@@ -346,6 +346,7 @@ class Restorers:
 
     def __init__(self, weights: str | None, device: str, precision: str) -> None:
         self.only = Restorer(weights, device=device, precision=precision) if weights else None
+        self.bundled = bundled_weights()
         self.device, self.precision = device, precision
 
     def of(self, task: str) -> Restorer:
@@ -365,7 +366,12 @@ class Restorers:
         """The hash of the weights given, or of all bundled ones."""
         if self.only:
             return self.only.weights.sha256
-        return " ".join(entry.sha256 for entry in bundled_weights().values())
+        return " ".join(entry.sha256 for entry in self.bundled.values())
+
+    @property
+    def tasks(self) -> set[str]:
+        """The tasks that there are weights for."""
+        return {self.only.task.name} if self.only else TASKS.keys() & self.bundled.keys()
 
 
 @functools.lru_cache(maxsize=4)
@@ -394,7 +400,7 @@ def restore(
         H x W, H x W x 3 or H x W x 4 (alpha last); uint8, uint16, or float32 nominally in 0..1. Float values may lie
         outside, as noise added in float gives them.
     task
-        ``denoise`` or ``decompress``; its bundled weights are used unless `weights` names others.
+        Name of the task; its bundled weights are used unless `weights` names others.
     noise_level, strength, tta, tile
         See `Restorer.restore`.
     weights, device, precision
