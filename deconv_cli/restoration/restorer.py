@@ -29,7 +29,7 @@ Pixels = NDArray[Any]
 """A picture as `check_image` accepts it: uint8, uint16 or float32."""
 
 AUTO_TILE_SIDE = 1536
-"""Largest core, in pixels, of automatic tiles: its activations take about 1 GB in bfloat16 and 2 GB in float32."""
+"""Largest side of the cores of automatic tiles, in pixels: bounds the memory of the activations."""
 SMALLEST_TILE = 64
 PRECISION_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
