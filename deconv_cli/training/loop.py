@@ -357,7 +357,7 @@ def _with_timed_steps(
     # The slower first steps, in which memory is allocated, do not speak for the rest.
     seconds = float(np.mean(durations[TIMED_STEPS // 2 :]))
     steps = max(TIMED_STEPS, round(max_seconds / seconds))
-    log.info("%.2f s a step: %d steps fit into %.0f minutes", seconds, steps, max_seconds / 60)
+    log.info("%.2f s a step: %d steps fit into %.0f s", seconds, steps, max_seconds)
     return dataclasses.replace(config, steps=steps)
 
 
