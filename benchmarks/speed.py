@@ -119,7 +119,6 @@ def main() -> None:
     gigaflops_per_megapixel = 2 * 9 * 64 * 64 / 1e3
 
     formats = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if has_native_bf16(device) else {})
-    speed: dict[str, float] = {}
     print("| network | MP/s | multiply-adds / px |\n|---|---|---|")
     restorers = {name: Restorer("denoise", device=arguments.device, precision=name) for name in formats}
     adds = next(iter(restorers.values())).description.architecture.multiply_adds

@@ -11,10 +11,11 @@ from skimage import data
 
 import deconv_cli as deconv
 from deconv_cli.errors import UsageError
+from deconv_cli.images import to_float
 from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.encoder_decoder import EncoderDecoder
 from deconv_cli.network.weights import Weights, save_weights
-from deconv_cli.restoration.restorer import Restorer, to_float
+from deconv_cli.restoration.restorer import Restorer
 
 TYPES = {"uint8": 255, "uint16": 65535, "float32": 1}
 

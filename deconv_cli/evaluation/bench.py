@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deconv_cli.images import read_frame
+from deconv_cli.images import from_float, read_frame, to_float
 from deconv_cli.metrics import Protocol, psnr, ssim
-from deconv_cli.restoration.restorer import Restorer, from_float, to_float
+from deconv_cli.restoration.restorer import Restorer
 
 SEED = 0
 

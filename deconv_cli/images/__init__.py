@@ -5,6 +5,7 @@ from deconv_cli.images.atomic import write_atomically
 from deconv_cli.images.frame import Frame
 from deconv_cli.images.paths import SUFFIXES, find_pictures, format_of, is_picture
 from deconv_cli.images.reading import MAX_PIXELS, read_frame, read_size
+from deconv_cli.images.samples import from_float, to_float
 from deconv_cli.images.writing import encode_frame
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "encode_frame",
     "find_pictures",
     "format_of",
+    "from_float",
     "is_picture",
     "read_frame",
     "read_size",
+    "to_float",
     "write_atomically",
 ]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
-import numpy as np
-
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
-from deconv_cli.images import Frame
+from deconv_cli.images import Frame, to_float
 
 CLEAN_LEVEL = 2.0
 """An estimated noise level below this is none to speak of: clean photographs read 1 to 2."""
@@ -49,8 +47,7 @@ def decide(frame: Frame, tasks: Container[str]) -> Decision:
     tasks
         Names of the tasks to choose from: those that there are weights for.
     """
-    peak = np.float32(np.iinfo(frame.pixels.dtype).max)
-    level = estimate_noise_level(frame.pixels.astype(np.float32) / peak)
+    level = estimate_noise_level(to_float(frame.pixels))
     quality = frame.jpeg_quality
     compressed = quality is not None and quality < GOOD_QUALITY
     found = f"noise level {level:.1f} (estimated)" + (f", JPEG quality {quality}" if compressed else "")

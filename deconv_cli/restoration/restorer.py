@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
-from deconv_cli.images.alpha import bleed_alpha
+from deconv_cli.images import bleed_alpha, from_float, to_float
 from deconv_cli.network.bundled import bundled_weights, find_weights
 from deconv_cli.network.device import DTYPES, find_device, find_precision
 from deconv_cli.network.encoder_decoder import EncoderDecoder, stack_condition
@@ -309,23 +309,6 @@ def check_image(image: Pixels) -> None:
         raise UsageError(f"a picture is uint8, uint16 or float32, not {image.dtype}")
     if image.dtype == np.float32 and not np.isfinite(image).all():
         raise UsageError("the picture holds values that are not finite")
-
-
-def to_float(image: Pixels) -> NDArray[np.float32]:
-    """Scale integers to 0..1, float32; float passes as it is."""
-    if image.dtype == np.float32:
-        return image
-    scaled: NDArray[np.float32] = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    return scaled
-
-
-def from_float(image: NDArray[np.float32], dtype: np.dtype[Any]) -> Pixels:
-    """Scale back to an integer dtype, clipped and rounded; float passes as it is."""
-    if dtype == np.float32:
-        return image
-    largest = np.iinfo(dtype).max
-    rounded: Pixels = np.rint(np.clip(image, 0, 1) * np.float32(largest)).astype(dtype)
-    return rounded
 
 
 def _out_of_memory(error: BaseException) -> bool:

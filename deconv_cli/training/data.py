@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, NoPicturesError
-from deconv_cli.images import find_pictures, read_frame, read_size
+from deconv_cli.images import find_pictures, read_frame, read_size, to_float
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import dihedral, to_gray
 from deconv_cli.training.config import TrainConfig
@@ -101,8 +101,7 @@ class PictureSet:
     def level(self, index: int) -> float:
         """Return the noise level of a picture's degraded twin: the estimate, as `restore` would make it."""
         if index not in self._levels:
-            degraded = self[index][..., 3:].astype(np.float32) / np.float32(255)
-            self._levels[index] = estimate_noise_level(degraded)
+            self._levels[index] = estimate_noise_level(to_float(self[index][..., 3:]))
         return self._levels[index]
 
     def _usable_size(self, path: Path, smallest: int) -> tuple[int, int]:
@@ -236,7 +235,7 @@ def draw_patch(
     height, width, _ = picture.shape
     y, x = rng.integers(height - config.patch + 1), rng.integers(width - config.patch + 1)
     patch = dihedral(picture[y : y + config.patch, x : x + config.patch], int(rng.integers(8)))
-    scaled = patch.astype(np.float32) / np.float32(255)
+    scaled = to_float(patch)
     gray = rng.random() < config.gray_share
     parts = [to_gray(part) if gray else part for part in np.split(scaled, scaled.shape[2] // 3, axis=2)]
     return parts[0], parts[1] if len(parts) == 2 else None

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deconv_cli.images import from_float, to_float
 from deconv_cli.metrics import psnr, ssim
 from deconv_cli.network.description import Architecture
 from deconv_cli.network.encoder_decoder import EncoderDecoder
@@ -33,12 +34,16 @@ class Case:
         Degradation level in the task's unit.
     reported
         Level under which the case is reported: its own, or the mean of the estimated ones.
+    input_psnr, input_ssim
+        What doing nothing scores.
     """
 
     clean: NDArray[np.uint8]
     degraded: NDArray[np.float32]
     level: float
     reported: float
+    input_psnr: float
+    input_ssim: float
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,21 @@ def make_cases(
         estimates = [min(max(pictures.level(index), low), high) for index in range(len(pictures))]
         mean = float(np.mean(estimates))
         return [
-            Case(crop[..., :3], _scaled(crop[..., 3:]), at, mean) for crop, at in zip(crops, estimates, strict=True)
+            _make_case(crop[..., :3], to_float(crop[..., 3:]), at, mean)
+            for crop, at in zip(crops, estimates, strict=True)
         ]
     levels = [level for level in task.report_levels if low <= level <= high] or [(low + high) / 2]
     cases = []
     for index, clean in enumerate(crops):
         for level in levels:
             rng = np.random.default_rng([SEED, index, round(level * 1000)])
-            cases.append(Case(clean, task.degrade(_scaled(clean), level, rng), level, level))
+            cases.append(_make_case(clean, task.degrade(to_float(clean), level, rng), level, level))
     return cases
 
 
-def _scaled(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return pixels.astype(np.float32) / np.float32(255)
+def _make_case(clean: NDArray[np.uint8], degraded: NDArray[np.float32], level: float, reported: float) -> Case:
+    noisy = from_float(degraded, np.uint8)
+    return Case(clean, degraded, level, reported, psnr(clean, noisy), ssim(clean, noisy))
 
 
 def centre_crop(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
@@ -101,23 +108,12 @@ def validate(
         condition = None if told is None else torch.tensor([told], device=device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             output = network(image, condition)
-        restored = to_uint8(output[0].permute(1, 2, 0).float().cpu().numpy())
-        noisy = to_uint8(case.degraded)
+        restored = from_float(output[0].permute(1, 2, 0).float().cpu().numpy(), np.uint8)
         by_level.setdefault(case.reported, []).append(
-            (psnr(case.clean, restored), ssim(case.clean, restored), *_baseline(case.clean, noisy))
+            (psnr(case.clean, restored), ssim(case.clean, restored), case.input_psnr, case.input_ssim)
         )
     network.train()
     return [
         Score(level, *(float(np.mean(column)) for column in zip(*rows, strict=True)))
         for level, rows in by_level.items()
     ]
-
-
-def _baseline(clean: NDArray[np.uint8], degraded: NDArray[np.uint8]) -> tuple[float, float]:
-    return psnr(clean, degraded), ssim(clean, degraded)
-
-
-def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Round 0..1 to 0..255, values outside clipped."""
-    rounded: NDArray[np.uint8] = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    return rounded
