@@ -1,7 +1,8 @@
 """The restorations, each described once.
 
 A task is a degradation with one level (for denoising the noise level), the range of levels to train on, the levels to
-report, and how the network is told the level. Everything that depends on the task reads it from here.
+report, how the network is told the level, its shape, and the measure. Everything that depends on the task reads it from
+here.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.jpeg import compress_jpeg, compress_variously
 from deconv_cli.degradation.noise import add_gaussian_noise
-from deconv_cli.errors import unknown_name
+from deconv_cli.degradation.shrinking import shrink
+from deconv_cli.errors import UsageError, unknown_name
+from deconv_cli.metrics import Protocol
 
 Degrade = Callable[[NDArray[np.float32], float, np.random.Generator], NDArray[np.float32]]
-"""Clean picture (H x W, H x W x 1 or H x W x 3, float32, 0..1), level and generator to degraded picture."""
+"""Clean picture (H x W, H x W x 1 or H x W x 3, float32, 0..1), level and generator to degraded picture.
+
+The result is smaller by the scale, of which height and width of the clean picture are multiples.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,9 @@ class Task:
     Attributes
     ----------
     name
-        What users type; also the name of its bundled weights.
+        What users type.
     level_name
-        Name of the level of degradation, with its unit.
+        Name of the level of degradation, with its unit. The level of super-resolution is its scale.
     train_range
         Lowest and highest level to train on by default.
     report_levels
@@ -41,6 +47,12 @@ class Task:
         The degradation, by the field's protocol.
     degrade_variously
         The same with all that may vary beside the level, to train on.
+    scales
+        Output side over input side: the choices, the default first. A network has one of them.
+    widths, blocks
+        Default shape of the network; see `deconv_cli.network.description.Architecture`.
+    channel
+        What is scored; see `deconv_cli.metrics.Protocol`.
     """
 
     name: str
@@ -50,6 +62,10 @@ class Task:
     condition_scale: float | None
     degrade: Degrade
     degrade_variously: Degrade
+    scales: tuple[int, ...] = (1,)
+    widths: tuple[int, ...] = (32, 64, 128, 240)
+    blocks: tuple[int, ...] = (1, 1, 2, 3)
+    channel: str = "rgb"
 
     @property
     def condition_planes(self) -> int:
@@ -59,6 +75,29 @@ class Task:
     def condition(self, level: float) -> float | None:
         """Return what the network is told about the level, or None if it is blind."""
         return None if self.condition_scale is None else level / self.condition_scale
+
+    def find_scale(self, scale: int | None) -> int:
+        """Return the scale asked for, or the default one.
+
+        Raises
+        ------
+        UsageError
+            If the task has no such scale.
+        """
+        if scale is None:
+            return self.scales[0]
+        if scale not in self.scales:
+            valid = ", ".join(map(str, self.scales))
+            raise UsageError(f"{self.name} has no scale {scale}; valid: {valid}")
+        return scale
+
+    def weights_name(self, scale: int | None = None) -> str:
+        """Return the name of the bundled weights for a scale."""
+        return self.name if self.scales == (1,) else f"{self.name}-x{self.find_scale(scale)}"
+
+    def protocol(self, scale: int) -> Protocol:
+        """Return how the field scores: super-resolution leaves out as many pixels of the border as its scale."""
+        return Protocol(self.channel, crop=scale if scale > 1 else 0)
 
 
 TASKS = MappingProxyType(
@@ -82,6 +121,19 @@ TASKS = MappingProxyType(
                 condition_scale=None,
                 degrade=lambda image, quality, _: compress_jpeg(image, quality),
                 degrade_variously=compress_variously,
+            ),
+            Task(
+                name="sr",
+                level_name="scale",
+                train_range=(2.0, 4.0),
+                report_levels=(2.0, 3.0, 4.0),
+                condition_scale=None,
+                degrade=lambda image, scale, _: shrink(image, round(scale)),
+                degrade_variously=lambda image, scale, _: shrink(image, round(scale)),
+                scales=(2, 3, 4),
+                widths=(64, 128, 256),
+                blocks=(2, 2, 2),
+                channel="y",
             ),
         )
     }

@@ -23,7 +23,11 @@ def bench(
         str | None,
         typer.Option(metavar="N,N,...", help="Degradation levels. [those that the task's papers report]"),
     ] = None,
-    task: Annotated[str, typer.Option(metavar="denoise|decompress", help="What to undo.")] = "denoise",
+    task: Annotated[str, typer.Option(metavar="denoise|decompress|sr", help="What to undo.")] = "denoise",
+    scale: Annotated[
+        int | None,
+        typer.Option(metavar="2|3|4", help="Enlargement; implies --task sr. [sr: 2]", show_default=False),
+    ] = None,
     weights: shared.Weights = None,
     tta: shared.Tta = False,
     device: shared.Device = "auto",
@@ -51,11 +55,14 @@ def bench(
     paths = find_pictures(folder, recursive=recursive)
     if not paths:
         raise NoPicturesError(f"{folder}: no picture was found in this folder")
-    restorer = Restorer(weights or find_task(task).name, device=device, precision=precision)
+    task = "sr" if scale else task
+    restorer = Restorer(weights or find_task(task).weights_name(scale), device=device, precision=precision)
+    restorer.require(None, scale)
+    enlargement = restorer.description.scale
     result = measure(
         paths,
         restorer,
-        chosen or restorer.task.report_levels,
+        [enlargement] if enlargement > 1 else chosen or restorer.task.report_levels,
         tta=tta,
         progress=lambda items: streams.track(items, len(items), "picture"),
     )

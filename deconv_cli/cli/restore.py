@@ -38,12 +38,18 @@ def restore(
     ],
     task: Annotated[
         str,
-        typer.Option(metavar="auto|denoise|decompress", help="What to undo; auto decides for every picture."),
+        typer.Option(metavar="auto|denoise|decompress|sr", help="What to undo; auto decides for every picture."),
     ] = "auto",
     noise_level: Annotated[
         str, typer.Option(metavar="auto|FLOAT", help="Noise: sigma on the 0..255 scale; auto estimates it.")
     ] = "auto",
-    strength: Annotated[float, typer.Option(min=0, max=1, help="1: the full result; 0: the input.")] = 1.0,
+    scale: Annotated[
+        int | None,
+        typer.Option(metavar="2|3|4", help="Enlarge so many times; implies --task sr. [sr: 2]", show_default=False),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(min=0, max=1, help="1: the full result; 0: the input (sr: bicubic).")
+    ] = 1.0,
     weights: shared.Weights = None,
     tta: shared.Tta = False,
     device: shared.Device = "auto",
@@ -99,9 +105,13 @@ def restore(
 
     if task not in {"auto", *TASKS}:
         raise unknown_name("task", task, ("auto", *TASKS))
+    if scale is not None:
+        task = "sr" if task == "auto" else task
+        TASKS[task].find_scale(scale)
 
     options = Options(
         task=task,
+        scale=scale,
         noise_level=_number_or_word(noise_level, "--noise-level", ("auto",), float),
         strength=strength,
         tta=tta,

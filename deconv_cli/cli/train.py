@@ -27,7 +27,10 @@ def train(
         typer.Argument(metavar="FOLDER...", show_default=False, help="Clean pictures, found recursively."),
     ],
     task: Annotated[
-        str | None, typer.Option(metavar="denoise|decompress", help="What the network is to undo. [denoise]")
+        str | None, typer.Option(metavar="denoise|decompress|sr", help="What the network is to undo. [denoise]")
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option(metavar="2|3|4", help="Enlargement to learn; implies --task sr. [sr: 2]")
     ] = None,
     activation: Annotated[
         str | None,
@@ -53,13 +56,15 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. [as many as --max-time allows]")] = None,
     max_time: Annotated[str, typer.Option(metavar="TIME", help="Time to train, such as 90s, 30m or 2h.")] = "20m",
     batch: Annotated[int | None, typer.Option(help="Patches a step. [16]")] = None,
-    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels. [96]")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of a clean patch in pixels. [96]")] = None,
     widths: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Channels a level, from full resolution down. [32,64,128,240]"),
+        typer.Option(
+            metavar="N,N,...", help="Channels a level, from full resolution down. [32,64,128,240; sr: 64,128,256]"
+        ),
     ] = None,
     blocks: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3]")
+        str | None, typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3; sr: 2,2,2]")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="muon|adamw", help="How to descend. [muon]")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.02, adamw 0.001]")] = None,
@@ -95,8 +100,10 @@ def train(
     configuration, the log and its curves. Ctrl-C saves; --resume auto goes on.
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
+    task = task or ("sr" if scale else None)
     flags = {
         "task": task,
+        "scale": scale,
         "activation": activation,
         "level_range": _level_range(task, noise_level, quality),
         "gray_share": gray_share,
@@ -114,12 +121,14 @@ def train(
     max_seconds = parse_time(max_time)
     from deconv_cli.network.bundled import find_weights
     from deconv_cli.network.device import find_device
+    from deconv_cli.tasks import find_task
     from deconv_cli.training import loop
     from deconv_cli.training.config import config_from_dict, load_toml
 
     settings = config_from_dict({**(load_toml(config) if config else {}), **given}, str(config or "options"))
     name = folders[0].resolve().name
-    files = loop.RunFiles(out or Path(f"{name}-{settings.task}-{settings.activation}.safetensors"))
+    kind = find_task(settings.task).weights_name(settings.scale)
+    files = loop.RunFiles(out or Path(f"{name}-{kind}-{settings.activation}.safetensors"))
     checkpoint = _find_checkpoint(resume, files.checkpoint)
     if checkpoint:
         settings = _config_to_resume(checkpoint, settings, given, config)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deconv_cli.images import from_float, read_frame, to_float
+from deconv_cli.images import crop_to_multiple, from_float, read_frame, to_float, upscale
 from deconv_cli.metrics import Protocol, psnr, ssim
 from deconv_cli.restoration.restorer import Restorer
 
@@ -28,11 +28,11 @@ class Row:
     level
         Degradation level in the task's unit.
     input_psnr, input_ssim
-        Of the degraded pictures: what doing nothing scores. PSNR in dB.
+        Of the degraded pictures: what doing nothing (to small ones: bicubic interpolation) scores. PSNR in dB.
     psnr, ssim
         Of the restored pictures.
     seconds_per_megapixel
-        Time from array to array.
+        Time from array to array, by the size of the result.
     """
 
     level: float
@@ -69,9 +69,10 @@ def bench(
 ) -> Bench:
     """Measure weights on clean pictures.
 
-    Noise is added in float, neither clipped nor rounded, and the network is told its level; JPEG is 4:2:0. The output
-    is rounded to the sample type of the clean picture, and all its channels are scored. Gray pictures stay gray. The
-    noise is a function of the picture's place in the list and the level.
+    Noise is added in float, neither clipped nor rounded, and the network is told its level; JPEG is 4:2:0; for
+    super-resolution the picture is cut to a multiple of the scale, shrunk and rounded to 8 bits. The output is rounded
+    to the sample type of the clean picture, and scored as the task says. Gray pictures stay gray. The noise is a
+    function of the picture's place in the list and the level.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def bench(
     restorer
         The weights to measure.
     levels
-        Degradation levels.
+        Degradation levels; for super-resolution the scale of the weights.
     tta
         Average over the eight symmetries.
     progress
@@ -94,8 +95,10 @@ def bench(
     measured: dict[float, list[tuple[float, ...]]] = {level: [] for level in levels}
     precision = ""
     conditioned = restorer.task.condition_scale is not None
+    scale = restorer.description.scale
+    protocol = restorer.task.protocol(scale)
     for index, path in enumerate(progress(paths)):
-        clean = read_frame(path).pixels
+        clean = crop_to_multiple(read_frame(path).pixels, scale)
         for level in levels:
             rng = np.random.default_rng([SEED, index, round(level * 1000)])
             degraded = restorer.task.degrade(to_float(clean), level, rng)
@@ -105,14 +108,16 @@ def bench(
             seconds = time.perf_counter() - began
             precision = result.precision
             megapixels = clean.shape[0] * clean.shape[1] / 1e6
-            measured[level].append((*_score(clean, degraded), *_score(clean, result.pixels), seconds / megapixels))
+            before, after = (_score(clean, image, protocol) for image in (upscale(degraded, scale), result.pixels))
+            measured[level].append((*before, *after, seconds / megapixels))
     rows = tuple(
         Row(level, *(float(np.mean(column)) for column in zip(*values, strict=True)))
         for level, values in measured.items()
     )
-    return Bench(restorer.description.name, restorer.task.name, len(paths), precision, Protocol(), rows)
+    return Bench(restorer.description.name, restorer.task.name, len(paths), precision, protocol, rows)
 
 
-def _score(clean: NDArray[Any], image: NDArray[Any]) -> tuple[float, float]:
+def _score(clean: NDArray[Any], image: NDArray[Any], protocol: Protocol) -> tuple[float, float]:
     rounded = from_float(image, clean.dtype)
-    return psnr(clean, rounded), ssim(clean, rounded)
+    channel, crop = protocol.channel, protocol.crop
+    return psnr(clean, rounded, channel=channel, crop=crop), ssim(clean, rounded, channel=channel, crop=crop)

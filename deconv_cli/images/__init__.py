@@ -5,6 +5,7 @@ from deconv_cli.images.atomic import write_atomically
 from deconv_cli.images.frame import Frame
 from deconv_cli.images.paths import SUFFIXES, find_pictures, format_of, is_picture
 from deconv_cli.images.reading import MAX_PIXELS, read_frame, read_size
+from deconv_cli.images.resampling import crop_to_multiple, downscale, upscale
 from deconv_cli.images.samples import from_float, to_float
 from deconv_cli.images.writing import encode_frame
 
@@ -13,6 +14,8 @@ __all__ = [
     "SUFFIXES",
     "Frame",
     "bleed_alpha",
+    "crop_to_multiple",
+    "downscale",
     "encode_frame",
     "find_pictures",
     "format_of",
@@ -21,5 +24,6 @@ __all__ = [
     "read_frame",
     "read_size",
     "to_float",
+    "upscale",
     "write_atomically",
 ]

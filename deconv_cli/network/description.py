@@ -30,6 +30,9 @@ class Architecture:
         Channels of the picture (3: RGB; a gray picture goes through as three equal ones).
     condition_planes
         Constant planes fed beside the picture: 1 for a noise level, 0 for a blind model.
+    scale
+        Output side over input side. Above 1 everything works on the small picture, and the last layer, a transposed
+        convolution whose kernel equals its stride, makes the large one.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 240)
@@ -37,6 +40,7 @@ class Architecture:
     activation: str = "relu"
     channels: int = 3
     condition_planes: int = 1
+    scale: int = 1
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or not self.widths:
@@ -45,6 +49,8 @@ class Architecture:
             )
         if min(self.widths) < 1 or min(self.blocks) < 0:
             raise UsageError(f"widths {self.widths} must be positive and blocks {self.blocks} not negative")
+        if self.scale < 1:
+            raise UsageError(f"the scale must be at least 1, not {self.scale}")
         find_activation(self.activation)
 
     @property
@@ -54,11 +60,12 @@ class Architecture:
 
     @property
     def influence_radius(self) -> int:
-        """How far, in pixels, an input pixel can change the output, rounded up to the size multiple.
+        """How far, in input pixels, an input pixel can change the output, rounded up to the size multiple.
 
         A tile whose core is surrounded by this many pixels of true context gives the core of the whole picture's
         result. Found by following the input interval that an aligned block of output pixels depends on from the tail
-        back to the head, in the pixel grid of each level.
+        back to the head, in the pixel grid of each level. An enlarging tail reaches less far than the one counted here,
+        and the bicubic interpolation beside it no further than the two pixels of the smallest network.
         """
         low, high = 0, self.size_multiple - 1
         for level, blocks in enumerate(self.blocks[:-1]):
@@ -73,22 +80,28 @@ class Architecture:
         return self.round_up(max(-low, high - self.size_multiple + 1))
 
     @property
+    def tail_kernel(self) -> int:
+        """Side of the last layer's kernel: a convolution's, or a transposed convolution's that enlarges."""
+        return KERNEL if self.scale == 1 else self.scale
+
+    @property
     def multiply_adds(self) -> float:
-        """Multiply-adds per input pixel of one pass."""
-        total = KERNEL**2 * self.widths[0] * (2 * self.channels + self.condition_planes)
+        """Multiply-adds per output pixel of one pass."""
+        inputs = self.channels + self.condition_planes
+        total = self.widths[0] * (KERNEL**2 * inputs + self.tail_kernel**2 * self.channels)
         bottom = len(self.widths) - 1
         for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
             passes = 1 if level == bottom else 2
             total += passes * blocks * 2 * (KERNEL * width) ** 2 / 4**level
             if level < bottom:
                 total += 2 * width * self.widths[level + 1] / 4**level
-        return float(total)
+        return float(total) / self.scale**2
 
     @property
     def parameters(self) -> int:
         """Number of parameters, biases included."""
         inputs, outer = self.channels + self.condition_planes, self.channels
-        total = KERNEL**2 * self.widths[0] * (inputs + outer) + self.widths[0] + outer
+        total = self.widths[0] * (KERNEL**2 * inputs + self.tail_kernel**2 * outer) + self.widths[0] + outer
         bottom = len(self.widths) - 1
         for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
             passes = 1 if level == bottom else 2
@@ -117,8 +130,6 @@ class Description:
         Shape of the network.
     level_range
         Lowest and highest degradation level of the training, in the task's own unit (denoise: sigma on 0..255).
-    scale
-        Output side over input side.
     precisions
         Number formats in which the model may run; the first is the reference.
     """
@@ -127,8 +138,12 @@ class Description:
     task: str
     architecture: Architecture
     level_range: tuple[float, float]
-    scale: int = 1
     precisions: tuple[str, ...] = ("fp32", "bf16")
+
+    @property
+    def scale(self) -> int:
+        """Output side over input side."""
+        return self.architecture.scale
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -144,7 +159,8 @@ class Description:
             If the values do not describe a model.
         """
         architecture = {key: _tuples(value) for key, value in values["architecture"].items()}
-        rest = {key: _tuples(value) for key, value in values.items() if key != "architecture"}
+        # The first files had a scale of 1 here as well.
+        rest = {key: _tuples(value) for key, value in values.items() if key not in ("architecture", "scale")}
         return cls(architecture=Architecture(**architecture), **rest)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from deconv_cli.images.resampling import enlarging
 from deconv_cli.network.activations import find_activation
 from deconv_cli.network.description import KERNEL, Architecture
 
@@ -34,7 +35,7 @@ class EncoderDecoder(nn.Module):
 
     The idea is RED-Net's (Mao, Shen and Yang 2016, arXiv 1606.08921), moved from full resolution to a pyramid:
     2 x 2 convolutions with stride 2 lead down, 2 x 2 transposed convolutions with stride 2 lead up, and the network
-    predicts what is to be added to its input.
+    predicts what is to be added to its input, enlarged by bicubic interpolation if the architecture has a scale.
 
     Parameters
     ----------
@@ -59,10 +60,10 @@ class EncoderDecoder(nn.Module):
         self.bottom = level(len(widths) - 1)
         self.up = nn.ModuleList(nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in steps)
         self.decoder = nn.ModuleList(level(i) for i in steps)
-        self.tail = nn.Conv2d(widths[0], architecture.channels, KERNEL, padding=KERNEL // 2)
+        self.tail = make_tail(architecture)
 
         init_conv(self.head, 1.0)
-        init_conv(self.tail, RESIDUAL_GAIN)
+        (init_conv if architecture.scale == 1 else init_deconv)(self.tail, RESIDUAL_GAIN)
         for i in steps:
             init_conv(self.down[i], 1.0)
             init_deconv(self.up[i], 1.0)
@@ -73,19 +74,21 @@ class EncoderDecoder(nn.Module):
         Parameters
         ----------
         image
-            N x channels x H x W, nominally 0..1; H and W are multiples of the architecture's ``size_multiple``.
+            N x channels x H x W, float32, nominally 0..1; H and W are multiples of the architecture's
+            ``size_multiple``.
         condition
             N: what the network is told about each picture's level; None for a blind model.
 
         Returns
         -------
         Tensor
-            The restored batch, of the shape and dtype of `image`; not clipped.
+            The restored batch, in the dtype of `image`, H and W times the scale; not clipped.
         """
-        return image + self.residual(stack_condition(image, condition)).to(image.dtype)
+        base = enlarge(image, self.architecture.scale)
+        return base + self.residual(stack_condition(image, condition)).to(image.dtype)
 
     def residual(self, x: Tensor) -> Tensor:
-        """Predict what is to be added to the picture, from picture and condition planes stacked."""
+        """Predict what is to be added to the (enlarged) picture, from picture and condition planes stacked."""
         x = self.head(x)
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
@@ -97,6 +100,25 @@ class EncoderDecoder(nn.Module):
             x = blocks(up(x).add_(skips.pop()))
         tail: Tensor = self.tail(x)
         return tail
+
+
+def make_tail(architecture: Architecture) -> nn.Conv2d | nn.ConvTranspose2d:
+    """Make the last layer: a convolution, or a transposed one that makes the large picture."""
+    width, channels, kernel = architecture.widths[0], architecture.channels, architecture.tail_kernel
+    if architecture.scale == 1:
+        return nn.Conv2d(width, channels, kernel, padding=kernel // 2)
+    return nn.ConvTranspose2d(width, channels, kernel, stride=architecture.scale)
+
+
+def enlarge(image: Tensor, scale: int) -> Tensor:
+    """Enlarge N x C x H x W by the bicubic interpolation of `deconv_cli.images.resampling.upscale`."""
+    if scale == 1:
+        return image
+    with torch.autocast(image.device.type, enabled=False):
+        rows, columns = (
+            torch.from_numpy(enlarging(side, scale).toarray()).to(image.device) for side in image.shape[2:]
+        )
+        return rows @ image @ columns.T
 
 
 def stack_condition(image: Tensor, condition: Tensor | None) -> Tensor:

@@ -30,6 +30,8 @@ class Options:
         format stays.
     noise_level, strength, tta, tile
         See `deconv_cli.restoration.restorer.Restorer.restore`. A noise level means denoising.
+    scale
+        Enlargement of super-resolution; None is what the weights do, or the task's default.
     format
         ``png``, ``jpg``, ``webp``, ``bmp``, ``tiff``, or ``same`` as the target's suffix says.
     quality
@@ -40,6 +42,7 @@ class Options:
 
     task: str = "auto"
     noise_level: float | Literal["auto"] = "auto"
+    scale: int | None = None
     strength: float = 1.0
     tta: bool = False
     tile: int | Literal["auto", "off"] = "auto"
@@ -62,8 +65,10 @@ class Outcome:
         What was decided and why, or the error.
     noise_level
         Noise level given to the network, sigma on 0..255.
+    scale
+        Output side over input side.
     width, height
-        Size of the picture.
+        Size of the input.
     seconds
         Time from reading to having written.
     warnings
@@ -76,6 +81,7 @@ class Outcome:
     task: str | None = None
     reason: str = ""
     noise_level: float | None = None
+    scale: int = 1
     width: int | None = None
     height: int | None = None
     seconds: float | None = None
@@ -141,7 +147,7 @@ def _restore(
 ) -> tuple[Frame, Outcome]:
     task = decision.task if decision else "denoise" if options.task == "auto" else options.task
     assert task
-    restorer = restorers.of(task)
+    restorer = restorers.of(task, options.scale)
     estimated = restorer.within_range(decision.noise_level) if decision and task == "denoise" else None
     result = restorer.restore(
         frame.pixels,
@@ -154,15 +160,18 @@ def _restore(
     level = result.noise_level
     if decision:
         found = decision.reason
+    elif restorer.description.scale > 1:
+        found = f"x{restorer.description.scale}"
     elif level is None:
         found = "blind"
     else:
         found = f"noise level {level:.1f} ({'estimated' if options.noise_level == 'auto' else 'given'})"
-    return dataclasses.replace(frame, pixels=result.pixels), dataclasses.replace(
+    return dataclasses.replace(frame, pixels=result.pixels, alpha=result.alpha), dataclasses.replace(
         outcome,
         task=task,
         reason=f"{task}: {found}, {result.precision}",
         noise_level=None if level is None else round(level, 2),
+        scale=restorer.description.scale,
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
-from deconv_cli.images import bleed_alpha, from_float, to_float
+from deconv_cli.images import bleed_alpha, from_float, to_float, upscale
 from deconv_cli.network.bundled import bundled_weights, find_weights
 from deconv_cli.network.device import DTYPES, find_device, find_precision
 from deconv_cli.network.encoder_decoder import EncoderDecoder, stack_condition
@@ -29,7 +29,7 @@ Pixels = NDArray[Any]
 """A picture as `check_image` accepts it: uint8, uint16 or float32."""
 
 AUTO_TILE_SIDE = 1536
-"""Largest side of the cores of automatic tiles, in pixels: bounds the memory of the activations."""
+"""Largest side of the cores of automatic tiles, in output pixels: bounds the memory of the activations."""
 SMALLEST_TILE = 64
 PRECISION_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -43,16 +43,19 @@ class Restored:
     Attributes
     ----------
     pixels
-        The picture, in the shape and dtype of the input.
+        The picture, in dtype and shape of the input, the sides times the network's scale.
     noise_level
         The noise level that the network was given, on the 0..255 scale; None for a blind one.
     precision
         Number format the network ran in: ``fp32``, ``bf16`` or ``fp16``.
+    alpha
+        The transparency given beside the picture, enlarged by bicubic interpolation with it; or None.
     """
 
     pixels: Pixels
     noise_level: float | None
     precision: str
+    alpha: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,15 @@ class Restorer:
         Parameters
         ----------
         image
-            H x W, H x W x 3 or H x W x 4 (alpha last, returned as it is); uint8, uint16, or float32 nominally in 0..1.
+            H x W, H x W x 3 or H x W x 4 (alpha last); uint8, uint16, or float32 nominally in 0..1.
             Float values may lie outside and are neither clipped nor rounded, in or out.
         alpha
             H x W of the same dtype, 0 for transparent, if it is not the last channel. What is fully transparent keeps
-            its pixels, and does not show in its surroundings.
+            its pixels, unless they are enlarged, and does not show in its surroundings.
         noise_level
             Standard deviation of the noise on the 0..255 scale; ``auto`` estimates it. A blind network is not told.
         strength
-            1 is the network's result, 0 the input; between them a blend.
+            1 is the network's result, 0 the input (enlarged by bicubic interpolation); between them a blend.
         tta
             Average over the eight symmetries of the square ("self-ensemble", Lim et al. 2017, arXiv 1707.02921,
             section 3.4): eight times the time for a little quality.
@@ -150,15 +153,19 @@ class Restorer:
                 tta=tta,
                 tile=tile,
             )
-            return dataclasses.replace(inner, pixels=np.dstack((inner.pixels, image[..., 3])))
+            assert inner.alpha is not None
+            return dataclasses.replace(inner, pixels=np.dstack((inner.pixels, inner.alpha)))
         level = self.find_noise_level(image, noise_level)
         how = _Pass(level, strength, self._dtype_for(image.dtype), tta)
         visible = image if alpha is None else bleed_alpha(image, alpha)
         pixels = self._run(visible, how, self._core(tile, *image.shape[:2]))
-        if alpha is not None:
+        scale = self.description.scale
+        if alpha is not None and scale == 1:
             hidden = alpha == 0
             pixels[hidden] = image[hidden]
-        return Restored(pixels, level, PRECISION_NAMES[how.dtype])
+        elif alpha is not None:
+            alpha = from_float(upscale(to_float(alpha), scale), alpha.dtype)
+        return Restored(pixels, level, PRECISION_NAMES[how.dtype], alpha)
 
     def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float | None:
         """Return the level to tell the network: the one given, or the estimate, within the range of the training.
@@ -184,16 +191,20 @@ class Restorer:
             )
         return float(noise_level)
 
-    def require(self, task: str) -> None:
-        """Refuse weights that are for another task.
+    def require(self, task: str | None, scale: int | None = None) -> None:
+        """Refuse weights that are for another task or scale than these, where they are given.
 
         Raises
         ------
         UsageError
             If they are.
         """
-        if self.task.name != task:
+        if task not in (None, self.task.name):
             raise UsageError(f"the weights '{self.description.name}' are for {self.task.name}, not for {task}")
+        if scale not in (None, self.description.scale):
+            raise UsageError(
+                f"the weights '{self.description.name}' are for scale {self.description.scale}, not for {scale}"
+            )
 
     def within_range(self, estimate: float) -> float:
         """Return the nearest level that the weights were trained for."""
@@ -209,8 +220,8 @@ class Restorer:
         """Return height and width of the tiles' cores."""
         architecture = self.description.architecture
         if tile == "auto":
-            multiple = architecture.size_multiple
-            return even_core(height, AUTO_TILE_SIDE, multiple), even_core(width, AUTO_TILE_SIDE, multiple)
+            largest, multiple = AUTO_TILE_SIDE // architecture.scale, architecture.size_multiple
+            return even_core(height, largest, multiple), even_core(width, largest, multiple)
         if tile == "off":
             return architecture.round_up(height), architecture.round_up(width)
         if tile < 1:
@@ -220,15 +231,14 @@ class Restorer:
     def _run(self, image: Pixels, how: _Pass, core: tuple[int, int]) -> Pixels:
         """Restore all tiles, with smaller ones if memory runs out."""
         try:
-            output = np.empty_like(image)
+            scale = self.description.scale
+            height, width = image.shape[:2]
+            output = np.empty((height * scale, width * scale, *image.shape[2:]), image.dtype)
             for rows, columns in self._tiles(image.shape[:2], core):
                 patch = image[rows.low : rows.high, columns.low : columns.high]
                 restored = self._run_tile(patch, rows, columns, how)
-                inner = (
-                    slice(rows.start - rows.low, rows.stop - rows.low),
-                    slice(columns.start - columns.low, columns.stop - columns.low),
-                )
-                output[rows.start : rows.stop, columns.start : columns.stop] = restored[inner]
+                inner = rows.core_within(scale), columns.core_within(scale)
+                output[rows.core(scale), columns.core(scale)] = restored[inner]
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -255,8 +265,9 @@ class Restorer:
         image = image[None, None].expand(-1, 3, -1, -1) if image.ndim == 2 else image.permute(2, 0, 1)[None]
         residual = self._residual(image, how)[0]
         residual = residual.mean(0) if patch.ndim == 2 else residual.permute(1, 2, 0)
-        restored: Pixels = given + np.float32(how.strength) * residual.cpu().numpy()
-        return from_float(restored[:height, :width], patch.dtype)
+        base = upscale(given[:height, :width], self.description.scale)
+        added: NDArray[np.float32] = residual[: base.shape[0], : base.shape[1]].cpu().numpy()
+        return from_float(base + np.float32(how.strength) * added, patch.dtype)
 
     @torch.inference_mode()
     def _residual(self, image: Tensor, how: _Pass) -> Tensor:
@@ -332,16 +343,16 @@ class Restorers:
         self.bundled = bundled_weights()
         self.device, self.precision = device, precision
 
-    def of(self, task: str) -> Restorer:
-        """Return the network for a task.
+    def of(self, task: str, scale: int | None = None) -> Restorer:
+        """Return the network for a task, and for a scale if the task has several.
 
         Raises
         ------
         UsageError
-            If the weights given are for another task.
+            If the weights given are for another task or scale.
         """
-        restorer = self.only or cached_restorer(find_task(task).name, self.device, self.precision)
-        restorer.require(task)
+        restorer = self.only or cached_restorer(find_task(task).weights_name(scale), self.device, self.precision)
+        restorer.require(task, scale)
         return restorer
 
     @property
@@ -366,8 +377,9 @@ def cached_restorer(weights: str | Path, device: str, precision: str) -> Restore
 def restore(
     image: Pixels,
     *,
-    task: str = "denoise",
+    task: str | None = None,
     noise_level: float | Literal["auto"] = "auto",
+    scale: int | None = None,
     strength: float = 1.0,
     weights: str | Path | None = None,
     tta: bool = False,
@@ -383,7 +395,10 @@ def restore(
         H x W, H x W x 3 or H x W x 4 (alpha last); uint8, uint16, or float32 nominally in 0..1. Float values may lie
         outside, as noise added in float gives them.
     task
-        Name of the task; its bundled weights are used unless `weights` names others.
+        Name of the task; its bundled weights are used unless `weights` names others. By default what `weights` are for,
+        ``sr`` if a scale is given, and ``denoise`` otherwise.
+    scale
+        For ``sr``: 2 (the default), 3 or 4.
     noise_level, strength, tta, tile
         See `Restorer.restore`.
     weights, device, precision
@@ -392,12 +407,13 @@ def restore(
     Returns
     -------
     ndarray
-        The restored picture, in the shape and dtype of `image`; float is neither clipped nor rounded.
+        The restored picture, in the dtype and shape of `image`, the sides times the scale; float is neither clipped nor
+        rounded.
 
     Raises
     ------
     UsageError
-        If the picture or an option is not as described, or the weights are for another task.
+        If the picture or an option is not as described, or the weights are for another task or scale.
     DeconvError
         If the restoration fails.
 
@@ -408,6 +424,7 @@ def restore(
     >>> out.shape, out.dtype
     ((96, 96), dtype('uint8'))
     """
-    restorer = cached_restorer(weights or find_task(task).name, device, precision)
-    restorer.require(task)
+    wanted = find_task(task or ("sr" if scale else "denoise"))
+    restorer = cached_restorer(weights or wanted.weights_name(scale), device, precision)
+    restorer.require(task, scale)
     return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels

@@ -30,7 +30,8 @@ class ComparisonSheet:
     def add(self, done: Processed) -> None:
         """Add a row for a picture."""
         if len(self._rows) < MOST_ROWS:
-            self._rows.append((done.outcome.reason, _centre(done.before), _centre(done.after)))
+            before, after = _centres(done.before, done.after, done.outcome.scale)
+            self._rows.append((done.outcome.reason, before, after))
 
     def write(self, path: Path) -> None:
         """Write the sheet as a PNG file.
@@ -55,13 +56,19 @@ class ComparisonSheet:
         write_atomically(path, file.getvalue())
 
 
-def _centre(frame: Frame) -> Image.Image:
-    height, width = frame.pixels.shape[:2]
-    top, left = max(0, height - CROP) // 2, max(0, width - CROP) // 2
-    crop = _to_8_bits(frame.pixels[top : top + CROP, left : left + CROP])
-    image = Image.fromarray(crop).convert("RGB")
-    image.info["name"] = frame.name.rpartition("/")[2]
-    return image
+def _centres(before: Frame, after: Frame, scale: int) -> tuple[Image.Image, Image.Image]:
+    """Cut the same part out of both; a smaller picture is enlarged by bicubic interpolation, to be seen beside."""
+    side = CROP // scale
+    top, left = (max(0, length - side) // 2 for length in before.pixels.shape[:2])
+    small = _crop(before, top, left, side)
+    name = before.name.rpartition("/")[2] + (f", enlarged {scale} times" if scale > 1 else "")
+    enlarged = small.resize((small.width * scale, small.height * scale), Image.Resampling.BICUBIC)
+    enlarged.info["name"] = name
+    return enlarged, _crop(after, top * scale, left * scale, side * scale)
+
+
+def _crop(frame: Frame, top: int, left: int, side: int) -> Image.Image:
+    return Image.fromarray(_to_8_bits(frame.pixels[top : top + side, left : left + side])).convert("RGB")
 
 
 def _to_8_bits(samples: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -23,6 +23,14 @@ class Span:
     low: int
     high: int
 
+    def core(self, scale: int) -> slice:
+        """Return where the core lies in the whole result, which has `scale` times the pixels along the axis."""
+        return slice(self.start * scale, self.stop * scale)
+
+    def core_within(self, scale: int) -> slice:
+        """Return where the core lies in the tile's own result."""
+        return slice((self.start - self.low) * scale, (self.stop - self.low) * scale)
+
 
 def spans(size: int, core: int, overlap: int, multiple: int) -> Iterator[Span]:
     """Cut an axis into cores with context.

@@ -24,15 +24,19 @@ class TrainConfig:
     Attributes
     ----------
     task, activation, widths, blocks
-        What is trained: see `deconv_cli.tasks` and `deconv_cli.network.description.Architecture`.
+        What is trained: see `deconv_cli.tasks` and `deconv_cli.network.description.Architecture`. Empty widths or
+        blocks mean the task's own.
+    scale
+        Output side over input side; 0 means the task's first.
     level_range
-        Lowest and highest degradation level, sampled uniformly; empty means the task's own.
+        Lowest and highest degradation level, sampled uniformly; empty means the task's own, which is the scale for
+        super-resolution.
     gray_share
         Share of patches turned to gray, so that one model serves gray pictures too.
     steps
         Optimiser steps; 0 means as many as fit into the time given.
     batch, patch
-        Patches a step, and their side in pixels.
+        Patches a step, and their side in pixels of the clean picture.
     optimizer, lr, adam_lr
         Muon with its rate for the kernels and Adam's for the rest, or AdamW with `lr` for all; 0 is the
         optimiser's own default.
@@ -50,8 +54,9 @@ class TrainConfig:
 
     task: str = "denoise"
     activation: str = "relu"
-    widths: tuple[int, ...] = Architecture.widths
-    blocks: tuple[int, ...] = Architecture.blocks
+    widths: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    scale: int = 0
     level_range: tuple[float, ...] = ()
     gray_share: float = 0.25
     steps: int = 0
@@ -67,15 +72,22 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        find_task(self.task)
+        task = find_task(self.task)
         find_activation(self.activation)
         for kind, name, valid in (("optimizer", self.optimizer, OPTIMIZERS), ("loss", self.loss, LOSSES)):
             if name not in valid:
                 raise unknown_name(kind, name, valid)
-        if not self.level_range:
-            object.__setattr__(self, "level_range", find_task(self.task).train_range)
-        if not self.lr:
-            object.__setattr__(self, "lr", 0.02 if self.optimizer == "muon" else 1e-3)
+        scale = task.find_scale(self.scale or None)
+        own = {
+            "widths": task.widths,
+            "blocks": task.blocks,
+            "scale": scale,
+            "level_range": task.train_range if scale == 1 else (float(scale), float(scale)),
+            "lr": 0.02 if self.optimizer == "muon" else 1e-3,
+        }
+        for name, value in own.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
         self._check_numbers()
 
     def _check_numbers(self) -> None:
@@ -89,8 +101,11 @@ class TrainConfig:
             "ema must be at least 0 and below 1": not 0 <= self.ema < 1,
             "clip must be positive": self.clip <= 0,
             "seed must not be negative": self.seed < 0,
-            f"patch must be a positive multiple of {self.architecture.size_multiple}, the total stride": (
-                self.patch < 1 or self.patch % self.architecture.size_multiple != 0
+            f"patch must be a positive multiple of {self.multiple}, the total stride": (
+                self.patch < 1 or self.patch % self.multiple != 0
+            ),
+            "the level of super-resolution is its scale; leave the level range out": (
+                self.scale > 1 and {low, high} != {self.scale}
             ),
         }
         for message, broken in wrong.items():
@@ -101,7 +116,12 @@ class TrainConfig:
     def architecture(self) -> Architecture:
         """The shape of the network to train."""
         planes = find_task(self.task).condition_planes
-        return Architecture(self.widths, self.blocks, self.activation, condition_planes=planes)
+        return Architecture(self.widths, self.blocks, self.activation, condition_planes=planes, scale=self.scale)
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of a clean picture must be multiples of to go through degradation and network."""
+        return self.architecture.size_multiple * self.scale
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for TOML and JSON."""

@@ -194,7 +194,7 @@ class Batch:
     Attributes
     ----------
     degraded, clean
-        N x S x S x 3, float32, nominally 0..1.
+        N x S x S x 3, float32, nominally 0..1; S of `degraded` is smaller by the scale.
     levels
         N, float32: degradation level of each patch in the task's unit.
     """
@@ -219,8 +219,8 @@ def draw_batch(pictures: PictureSet, config: TrainConfig, task: Task, step: int)
         target, twin = draw_patch(pictures[int(index)], config, rng)
         level = rng.uniform(low, high) if twin is None else min(max(pictures.level(int(index)), low), high)
         source = task.degrade_variously(target, level, rng) if twin is None else twin
-        degraded.append(np.broadcast_to(source, (config.patch, config.patch, 3)))
-        clean.append(np.broadcast_to(target, (config.patch, config.patch, 3)))
+        degraded.append(np.broadcast_to(source, (*source.shape[:2], 3)))
+        clean.append(np.broadcast_to(target, (*target.shape[:2], 3)))
         levels.append(level)
     return Batch(np.stack(degraded), np.stack(clean), np.array(levels, np.float32))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -172,12 +173,16 @@ def train(
     """
     device = device or torch.device("cpu")
     task, files = find_task(config.task), RunFiles(out)
+    if paired and config.scale > 1:
+        raise UsageError(
+            f"{paired}: --paired is for pictures of one size; super-resolution makes the small ones itself"
+        )
     train_paths, validation_paths = split_pictures(folders, validation)
     _make_run_folder(files)
     twins = find_twins([*folders, *([validation] if validation else [])], paired) if paired else None
     pictures = PictureSet(train_paths, config.patch, twins)
-    held_out = PictureSet(validation_paths, config.architecture.size_multiple, twins)
-    cases = make_cases(held_out, task, config.level_range, config.architecture)
+    held_out = PictureSet(validation_paths, config.multiple, twins)
+    cases = make_cases(held_out, task, config)
 
     parameters = _initial_parameters(init, config) if init else None
     if resume:
@@ -273,7 +278,7 @@ class Fit:
             "step": state.step,
             "seconds": round(state.seconds),
         }
-        protocol = f"RGB, centre crops of at most 256 x 256, {self.task.level_name}, mean per picture"
+        protocol = f"{self.task.level_name}, centre crops of at most 256 x 256, {self.task.protocol(self.config.scale)}"
         return Weights(
             description,
             state.average,
@@ -362,16 +367,23 @@ def _with_timed_steps(
 
 
 def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
-    """Read the parameters to start from; a blind network may start from a conditioned one of the same shape."""
+    """Read the parameters to start from.
+
+    A network may start from another task's of the same widths: a blind one from a conditioned one, one that enlarges
+    from one of another scale (the last layer is new), and one with more blocks from one with fewer (blocks beyond
+    those are new, and near the identity).
+    """
     weights = load_weights(path)
     theirs, ours = weights.description.architecture, config.architecture
-    if dataclasses.replace(theirs, condition_planes=ours.condition_planes) != ours or (
-        theirs.condition_planes < ours.condition_planes
-    ):
-        raise UsageError(f"{path}: its network is {theirs}, not the {ours} asked for")
-    parameters = dict(weights.parameters)
-    parameters["head.weight"] = parameters["head.weight"][:, : ours.channels + ours.condition_planes]
-    return parameters
+    alike = dataclasses.replace(theirs, condition_planes=ours.condition_planes, scale=ours.scale, blocks=ours.blocks)
+    deeper = len(theirs.blocks) == len(ours.blocks) and all(map(operator.le, theirs.blocks, ours.blocks))
+    if alike != ours or not deeper or theirs.condition_planes < ours.condition_planes:
+        raise UsageError(f"{path}: its network is {theirs}, from which the {ours} asked for cannot start")
+    taken = dict(weights.parameters)
+    taken["head.weight"] = taken["head.weight"][:, : ours.channels + ours.condition_planes]
+    if theirs.scale != ours.scale:
+        del taken["tail.weight"], taken["tail.bias"]
+    return {**new_state(config, torch.device("cpu")).network.state_dict(), **taken}
 
 
 def _make_run_folder(files: RunFiles) -> None:

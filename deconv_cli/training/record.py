@@ -60,7 +60,7 @@ def plot_record(lines: list[dict[str, Any]], path: Path, title: str) -> None:
             marker=marker,
             label=f"level {level:g} (input {baseline:.2f} dB)",
         )
-    right.set(xlabel="step", ylabel="PSNR / dB (RGB, mean per picture)", title="validation")
+    right.set(xlabel="step", ylabel="PSNR / dB (mean per picture)", title="validation")
     right.grid(alpha=0.3)
     if scores:
         figure.legend(loc="outside lower right", ncols=3)

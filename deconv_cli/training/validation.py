@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deconv_cli.images import from_float, to_float
-from deconv_cli.metrics import psnr, ssim
-from deconv_cli.network.description import Architecture
+from deconv_cli.images import from_float, to_float, upscale
+from deconv_cli.metrics import Protocol, psnr, ssim
 from deconv_cli.network.encoder_decoder import EncoderDecoder
 from deconv_cli.tasks import Task
+from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.data import PictureSet
 
 CROP = 256
@@ -29,26 +29,33 @@ class Case:
     clean
         H x W x 3, uint8.
     degraded
-        H x W x 3, float32, nominally 0..1.
+        H x W x 3, float32, nominally 0..1; smaller by the scale.
     level
         Degradation level in the task's unit.
     reported
         Level under which the case is reported: its own, or the mean of the estimated ones.
+    protocol
+        How it is scored.
     input_psnr, input_ssim
-        What doing nothing scores.
+        What doing nothing (to a smaller picture: bicubic interpolation) scores.
     """
 
     clean: NDArray[np.uint8]
     degraded: NDArray[np.float32]
     level: float
     reported: float
+    protocol: Protocol
     input_psnr: float
     input_ssim: float
+
+    def score(self, restored: NDArray[np.float32]) -> tuple[float, float]:
+        """Return PSNR and SSIM of a result, rounded to 8 bits."""
+        return score_rounded(self.clean, restored, self.protocol)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the validation pictures at one level: PSNR in dB and SSIM, on RGB, output rounded to 8 bits."""
+    """Means over the validation pictures at one level: PSNR in dB and SSIM, output rounded to 8 bits."""
 
     level: float
     psnr: float
@@ -57,21 +64,20 @@ class Score:
     input_ssim: float
 
 
-def make_cases(
-    pictures: PictureSet, task: Task, level_range: tuple[float, ...], architecture: Architecture
-) -> list[Case]:
+def make_cases(pictures: PictureSet, task: Task, config: TrainConfig) -> list[Case]:
     """Cut and degrade the validation crops, the same ones at every call.
 
     The levels are the task's report levels that lie in the range of the training, or the middle of the range. Pictures
     that have degraded twins are taken with these, at their estimated levels.
     """
-    low, high = level_range
-    crops = [centre_crop(pictures[index], architecture.size_multiple) for index in range(len(pictures))]
+    low, high = config.level_range
+    protocol = task.protocol(config.scale)
+    crops = [centre_crop(pictures[index], config.multiple) for index in range(len(pictures))]
     if pictures.twins:
         estimates = [min(max(pictures.level(index), low), high) for index in range(len(pictures))]
         mean = float(np.mean(estimates))
         return [
-            _make_case(crop[..., :3], to_float(crop[..., 3:]), at, mean)
+            _make_case(crop[..., :3], to_float(crop[..., 3:]), at, mean, protocol)
             for crop, at in zip(crops, estimates, strict=True)
         ]
     levels = [level for level in task.report_levels if low <= level <= high] or [(low + high) / 2]
@@ -79,17 +85,26 @@ def make_cases(
     for index, clean in enumerate(crops):
         for level in levels:
             rng = np.random.default_rng([SEED, index, round(level * 1000)])
-            cases.append(_make_case(clean, task.degrade(to_float(clean), level, rng), level, level))
+            cases.append(_make_case(clean, task.degrade(to_float(clean), level, rng), level, level, protocol))
     return cases
 
 
-def _make_case(clean: NDArray[np.uint8], degraded: NDArray[np.float32], level: float, reported: float) -> Case:
-    noisy = from_float(degraded, np.uint8)
-    return Case(clean, degraded, level, reported, psnr(clean, noisy), ssim(clean, noisy))
+def _make_case(
+    clean: NDArray[np.uint8], degraded: NDArray[np.float32], level: float, reported: float, protocol: Protocol
+) -> Case:
+    baseline = upscale(degraded, clean.shape[0] // degraded.shape[0])
+    return Case(clean, degraded, level, reported, protocol, *score_rounded(clean, baseline, protocol))
+
+
+def score_rounded(clean: NDArray[np.uint8], image: NDArray[np.float32], protocol: Protocol) -> tuple[float, float]:
+    """Return PSNR and SSIM of a picture in float after rounding it to the 8 bits of the clean one."""
+    rounded = from_float(image, np.uint8)
+    channel, crop = protocol.channel, protocol.crop
+    return psnr(clean, rounded, channel=channel, crop=crop), ssim(clean, rounded, channel=channel, crop=crop)
 
 
 def centre_crop(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
-    """Cut the middle of a picture: at most `CROP` a side, a multiple of the network's stride."""
+    """Cut the middle of a picture: at most `CROP` a side, a multiple of the network's stride and scale."""
     height, width = (min(CROP, side) // multiple * multiple for side in picture.shape[:2])
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
     return picture[top : top + height, left : left + width]
@@ -108,10 +123,8 @@ def validate(
         condition = None if told is None else torch.tensor([told], device=device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             output = network(image, condition)
-        restored = from_float(output[0].permute(1, 2, 0).float().cpu().numpy(), np.uint8)
-        by_level.setdefault(case.reported, []).append(
-            (psnr(case.clean, restored), ssim(case.clean, restored), case.input_psnr, case.input_ssim)
-        )
+        scores = case.score(output[0].permute(1, 2, 0).float().cpu().numpy())
+        by_level.setdefault(case.reported, []).append((*scores, case.input_psnr, case.input_ssim))
     network.train()
     return [
         Score(level, *(float(np.mean(column)) for column in zip(*rows, strict=True)))
