@@ -14,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from deconv_cli.degradation.camera import photograph, photograph_variously
 from deconv_cli.degradation.jpeg import compress_jpeg, compress_variously
 from deconv_cli.degradation.noise import add_gaussian_noise
 from deconv_cli.degradation.shrinking import shrink
@@ -121,6 +122,15 @@ TASKS = MappingProxyType(
                 condition_scale=None,
                 degrade=lambda image, quality, _: compress_jpeg(image, quality),
                 degrade_variously=compress_variously,
+            ),
+            Task(
+                name="photo",
+                level_name="camera noise level (sigma on 0..255 at mid-gray)",
+                train_range=(0.0, 30.0),
+                report_levels=(5.0, 10.0, 20.0),
+                condition_scale=None,
+                degrade=photograph,
+                degrade_variously=photograph_variously,
             ),
             Task(
                 name="sr",

@@ -23,7 +23,7 @@ def bench(
         str | None,
         typer.Option(metavar="N,N,...", help="Degradation levels. [those that the task's papers report]"),
     ] = None,
-    task: Annotated[str, typer.Option(metavar="denoise|decompress|sr", help="What to undo.")] = "denoise",
+    task: Annotated[str, typer.Option(metavar="denoise|decompress|photo|sr", help="What to undo.")] = "denoise",
     scale: Annotated[
         int | None,
         typer.Option(metavar="2|3|4", help="Enlargement; implies --task sr. [sr: 2]", show_default=False),

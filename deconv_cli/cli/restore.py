@@ -38,7 +38,7 @@ def restore(
     ],
     task: Annotated[
         str,
-        typer.Option(metavar="auto|denoise|decompress|sr", help="What to undo; auto decides for every picture."),
+        typer.Option(metavar="auto|denoise|decompress|photo|sr", help="What to undo; auto decides for every picture."),
     ] = "auto",
     noise_level: Annotated[
         str, typer.Option(metavar="auto|FLOAT", help="Noise: sigma on the 0..255 scale; auto estimates it.")

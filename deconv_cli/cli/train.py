@@ -12,7 +12,10 @@ from deconv_cli.cli import options as shared
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.signals import graceful_stop
 from deconv_cli.cli.streams import Streams
-from deconv_cli.errors import UsageError
+from deconv_cli.errors import UsageError, unknown_name
+
+NOISE_TASKS = {"gaussian": "denoise", "camera": "photo"}
+"""Kind of noise to the task that undoes it."""
 
 if TYPE_CHECKING:
     from deconv_cli.training.config import TrainConfig
@@ -27,7 +30,7 @@ def train(
         typer.Argument(metavar="FOLDER...", show_default=False, help="Clean pictures, found recursively."),
     ],
     task: Annotated[
-        str | None, typer.Option(metavar="denoise|decompress|sr", help="What the network is to undo. [denoise]")
+        str | None, typer.Option(metavar="denoise|decompress|photo|sr", help="What the network is to undo. [denoise]")
     ] = None,
     scale: Annotated[
         int | None, typer.Option(metavar="2|3|4", help="Enlargement to learn; implies --task sr. [sr: 2]")
@@ -40,8 +43,12 @@ def train(
             " is matched to it. [relu]",
         ),
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(metavar="gaussian|camera", help="Kind of noise; camera implies --task photo. [gaussian]"),
+    ] = None,
     noise_level: Annotated[
-        str | None, typer.Option(metavar="LOW:HIGH", help="Range of sigma on the 0..255 scale. [0:75]")
+        str | None, typer.Option(metavar="LOW:HIGH", help="Range of sigma on the 0..255 scale. [0:75; photo: 0:30]")
     ] = None,
     quality: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Range of JPEG quality. [5:95]")] = None,
     gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.25]")] = None,
@@ -100,12 +107,15 @@ def train(
     configuration, the log and its curves. Ctrl-C saves; --resume auto goes on.
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
-    task = task or ("sr" if scale else None)
+    task = _implied_task(task, scale, noise)
+    from deconv_cli.training.config import config_from_dict, load_toml
+
+    toml = load_toml(config) if config else {}
     flags = {
         "task": task,
         "scale": scale,
         "activation": activation,
-        "level_range": _level_range(task, noise_level, quality),
+        "level_range": _level_range(task or toml.get("task", "denoise"), noise_level, quality),
         "gray_share": gray_share,
         "steps": steps,
         "batch": batch,
@@ -123,9 +133,8 @@ def train(
     from deconv_cli.network.device import find_device
     from deconv_cli.tasks import find_task
     from deconv_cli.training import loop
-    from deconv_cli.training.config import config_from_dict, load_toml
 
-    settings = config_from_dict({**(load_toml(config) if config else {}), **given}, str(config or "options"))
+    settings = config_from_dict({**toml, **given}, str(config or "options"))
     name = folders[0].resolve().name
     kind = find_task(settings.task).weights_name(settings.scale)
     files = loop.RunFiles(out or Path(f"{name}-{kind}-{settings.activation}.safetensors"))
@@ -176,14 +185,27 @@ def parse_time(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[match[2]]
 
 
-def _level_range(task: str | None, noise_level: str | None, quality: str | None) -> list[float] | None:
+def _implied_task(task: str | None, scale: int | None, noise: str | None) -> str | None:
+    """Return the task that the flags mean, refusing those that contradict each other."""
+    if noise not in (None, *NOISE_TASKS):
+        raise unknown_name("noise", str(noise), NOISE_TASKS)
+    implied = {"--scale": "sr" if scale else None, "--noise": NOISE_TASKS[noise] if noise else None}
+    for option, meant in implied.items():
+        if meant and task not in (None, meant):
+            raise UsageError(f"{option} means --task {meant}, not {task}")
+        task = meant or task
+    return task
+
+
+def _level_range(task: str, noise_level: str | None, quality: str | None) -> list[float] | None:
     """Return the range given for the level of the task, refusing that of another task."""
-    given = {"denoise": ("--noise-level", noise_level), "decompress": ("--quality", quality)}
-    for owner, (option, text) in given.items():
-        if text is not None and owner != (task or "denoise"):
-            raise UsageError(f"{option} is for --task {owner}")
-    option, text = given.get(task or "denoise", ("", None))
-    return shared.parse_numbers(text, option, ":", float)
+    given = {"--noise-level": (noise_level, tuple(NOISE_TASKS.values())), "--quality": (quality, ("decompress",))}
+    for option, (text, owners) in given.items():
+        if text is not None and task not in owners:
+            raise UsageError(f"{option} is for --task {' or '.join(owners)}")
+        if text is not None:
+            return shared.parse_numbers(text, option, ":", float)
+    return None
 
 
 def _find_checkpoint(resume: str | None, own: Path) -> Path | None:

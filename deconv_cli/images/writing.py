@@ -38,11 +38,12 @@ def encode_frame(
     format: str,  # noqa: A002 - the name that everyone expects
     *,
     quality: int | None = None,
+    subsampling: Literal["4:4:4", "4:2:0"] = "4:4:4",
     metadata: Literal["keep", "strip"] = "keep",
 ) -> tuple[bytes, tuple[str, ...]]:
     """Encode a picture as a file of the given format.
 
-    PNG, BMP and TIFF (uncompressed) are lossless. JPEG is 4:4:4.
+    PNG, BMP and TIFF (uncompressed) are lossless.
 
     Parameters
     ----------
@@ -54,6 +55,8 @@ def encode_frame(
         1 to 100 for JPEG and WebP, no matter to the others. By default a JPEG gets 95, or the quality that
         the picture had as a JPEG if that was higher; a WebP is lossless if the picture's file was, else it
         gets 95.
+    subsampling
+        Of the colour in a JPEG.
     metadata
         "strip" leaves out EXIF, XMP and resolution. The ICC profile stays: without it the colours
         would be others.
@@ -77,7 +80,7 @@ def encode_frame(
     frame, warnings = _fit(frame, format)
     file = io.BytesIO()
     try:
-        _to_image(frame, format).save(file, **_options(frame, format, quality))
+        _to_image(frame, format).save(file, **_options(frame, format, quality, subsampling))
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise DeconvError(f"{frame.name}: cannot be written as {_LABELS[format]} ({reason})") from error
@@ -127,7 +130,7 @@ def _to_image(frame: Frame, target: str) -> Image.Image:
     return Image.fromarray(pixels if alpha is None else np.dstack([pixels, alpha]))
 
 
-def _options(frame: Frame, target: str, quality: int | None) -> dict[str, Any]:
+def _options(frame: Frame, target: str, quality: int | None, subsampling: str) -> dict[str, Any]:
     """Return Pillow's options: those of the format, and the metadata that there is."""
     own: dict[str, Any]
     coding: dict[str, Any]
@@ -135,7 +138,7 @@ def _options(frame: Frame, target: str, quality: int | None) -> dict[str, Any]:
         case "png":
             own = {"format": "PNG", "exif": frame.exif, "pnginfo": _png_chunks(frame)}
         case "jpg":
-            coding = {"quality": quality or max(DEFAULT_QUALITY, frame.jpeg_quality or 0), "subsampling": 0}
+            coding = {"quality": quality or max(DEFAULT_QUALITY, frame.jpeg_quality or 0), "subsampling": subsampling}
             own = {"format": "JPEG", "exif": frame.exif, "xmp": frame.xmp, **coding}
         case "webp":
             lossless = frame.lossless and quality is None

@@ -215,7 +215,7 @@ def run(
                 target=str(job.target),
                 target_format=format_of(job.target) or "same",
             )
-            _make_folder(job.target.parent)
+            make_folder(job.target.parent)
             write_atomically(job.target, done.data)
         except UsageError:
             raise  # The request is wrong, not the file.
@@ -242,7 +242,14 @@ def read_bytes(path: Path) -> bytes:
         raise DeconvError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder of an output.
+
+    Raises
+    ------
+    DeconvError
+        If it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

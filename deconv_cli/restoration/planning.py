@@ -110,7 +110,9 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
         raise UsageError(f"several inputs would become one output: {_listed(doubled)}")
 
 
-def refuse_existing(targets: Iterable[Path]) -> None:
+def refuse_existing(
+    targets: Iterable[Path], way_out: str = "use --overwrite to replace or --resume to continue"
+) -> None:
     """Refuse to replace files.
 
     Raises
@@ -120,7 +122,7 @@ def refuse_existing(targets: Iterable[Path]) -> None:
     """
     existing = [str(target) for target in targets if target.exists()]
     if existing:
-        raise UsageError(f"already there: {_listed(existing)}; use --overwrite to replace or --resume to continue")
+        raise UsageError(f"already there: {_listed(existing)}; {way_out}")
 
 
 def _key(path: Path) -> str:

@@ -1,0 +1,225 @@
+"""The noise that cameras leave in their pictures: a model of where it comes from and what is done to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deconv_cli.degradation.jpeg import any_subsampling, compress_jpeg
+from deconv_cli.degradation.noise import LEVEL_SCALE, add_gaussian_noise
+
+Floats = NDArray[np.float32]
+
+MID_GRAY = 0.5
+"""Pixel value at which the noise level is that of the noise."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of R, G and B in full-range luma (ITU-R BT.601)."""
+CALIBRATION_SIDE, CALIBRATION_SEED = 64, 0
+PHOTO_QUALITY = 90
+"""JPEG quality of a typical photograph."""
+WHITE_SHARE, UNCOMPRESSED_SHARE, WORST_QUALITY = 0.15, 0.2, 50
+"""Of the training patches: share whose noise is white, share not compressed, and lowest JPEG quality of the others."""
+
+# Linear sRGB to XYZ (IEC 61966-2-1), and XYZ to the raw colours of four cameras, as Brooks et al. publish them.
+_RGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_XYZ_TO_CAMERA = np.array(
+    [
+        [[1.0234, -0.2969, -0.2266], [-0.5625, 1.6328, -0.0469], [-0.0703, 0.2188, 0.6406]],
+        [[0.4913, -0.0541, -0.0202], [-0.613, 1.3513, 0.2906], [-0.1564, 0.2151, 0.7183]],
+        [[0.838, -0.263, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]],
+        [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.097, 0.1581, 0.5181]],
+    ]
+)
+_BILINEAR = {"green": np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4, "other": np.outer((1, 2, 1), (1, 2, 1)) / 4}
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What decides the look of the noise; the defaults are a typical camera's.
+
+    Attributes
+    ----------
+    red_gain, blue_gain
+        White balance: what these channels were multiplied by, and their noise with them.
+    mixture
+        Shares of four cameras' colour matrices, which turn raw colours into sRGB and raise the noise in chroma.
+    read_noise
+        Variance of the noise in the dark over the growth of the variance with the signal (0..1, linear).
+    demosaiced
+        Whether every pixel measured one colour only, the others being interpolated.
+    luma_smoothing, chroma_smoothing
+        Standard deviation, in pixels, of the Gaussian that the noise was smoothed by.
+    """
+
+    red_gain: float = 2.1
+    blue_gain: float = 1.7
+    mixture: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)
+    read_noise: float = 0.003
+    demosaiced: bool = True
+    luma_smoothing: float = 0.5
+    chroma_smoothing: float = 0.7
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Camera:
+        """Draw one from a wide range: a telephone's, a good camera's, one whose pictures were reduced since."""
+        luma_smoothing = float(rng.uniform(0, 1.2)) if rng.random() < 0.7 else 0.0
+        first, second, third, fourth = (float(share) for share in rng.dirichlet(np.ones(4)))
+        return cls(
+            red_gain=float(rng.uniform(1.4, 2.6)),
+            blue_gain=float(rng.uniform(1.3, 2.4)),
+            mixture=(first, second, third, fourth),
+            read_noise=float(np.exp(rng.uniform(np.log(3e-4), np.log(0.05)))),
+            demosaiced=bool(rng.random() < 0.8),
+            luma_smoothing=luma_smoothing,
+            chroma_smoothing=luma_smoothing + (float(rng.uniform(0, 1.5)) if rng.random() < 0.5 else 0.0),
+        )
+
+
+def add_camera_noise(
+    image: Floats, noise_level: float, rng: np.random.Generator, camera: Camera | None = None
+) -> Floats:
+    """Add the noise of a camera and round to 8 bits.
+
+    The picture is taken back to the linear colours of the sensor. There every measurement gets noise whose variance
+    grows with the signal, shot noise over read noise [1]_. The noise is interpolated as demosaicing does (of the
+    picture itself nothing is lost), multiplied by the white balance, turned into sRGB by the colour matrix, which
+    makes it stronger in chroma than in luma [2]_, and smoothed, more so in chroma, as cameras and resizing leave it
+    [3]_. The tone curve makes it stronger in the shadows. The result is clipped to the format and rounded.
+
+    Parameters
+    ----------
+    image
+        H x W, H x W x 1 or H x W x 3, float32, nominally 0..1 (sRGB). Gray pictures get the luma of the noise.
+    noise_level
+        Standard deviation on the 0..255 scale of what all of this leaves on mid-gray: the root mean square over red,
+        green and blue.
+    rng
+        Source of the noise; the same generator state gives the same noise.
+    camera
+        Where the noise comes from; a typical camera by default.
+
+    Returns
+    -------
+    ndarray
+        float32, the shape of `image`, 0..1 in steps of 1/255.
+
+    References
+    ----------
+    .. [1] A. Foi, M. Trimeche, V. Katkovnik, K. Egiazarian, "Practical Poissonian-Gaussian noise modeling and fitting
+       for single-image raw-data", IEEE Transactions on Image Processing 17 (2008), equation 3.
+    .. [2] T. Brooks et al., "Unprocessing images for learned raw denoising", CVPR 2019 (arXiv 1811.11127), sections
+       3.1 to 3.4, whose matrices and gains these are.
+    .. [3] S. Guo et al., "Toward convolutional blind denoising of real photographs", CVPR 2019 (arXiv 1807.04686),
+       section 3.1: demosaicing and JPEG in the model are what makes it hold for real pictures.
+
+    Examples
+    --------
+    >>> flat = np.full((128, 128, 3), 0.5, np.float32)
+    >>> noise = add_camera_noise(flat, 10, np.random.default_rng(0)) - flat
+    >>> bool(9 < noise.std() * 255 < 11)
+    True
+    """
+    camera = camera or Camera()
+    colour = image if image.ndim == 3 and image.shape[2] == 3 else np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)
+    colour = np.clip(colour, 0, 1)
+    noise = _noise(colour, camera, _strength(camera, noise_level), rng)
+    noisy = colour + noise
+    if noisy.size != image.size:
+        noisy = noisy @ LUMA
+    rounded: Floats = np.rint(np.clip(noisy, 0, 1) * 255).astype(np.float32) / np.float32(255)
+    return rounded.reshape(image.shape)
+
+
+def photograph(image: Floats, noise_level: float, rng: np.random.Generator) -> Floats:
+    """Add a typical camera's noise and save as it does: JPEG 4:2:0 of quality 90."""
+    return compress_jpeg(add_camera_noise(image, noise_level, rng), PHOTO_QUALITY)
+
+
+def photograph_variously(image: Floats, noise_level: float, rng: np.random.Generator) -> Floats:
+    """Add the noise of any camera, now and then white noise as scans have it, and compress most as JPEG."""
+    if rng.random() < WHITE_SHARE:
+        noisy = add_gaussian_noise(image, noise_level, rng)
+    else:
+        noisy = add_camera_noise(image, noise_level, rng, Camera.draw(rng))
+    if rng.random() < UNCOMPRESSED_SHARE:
+        return np.rint(np.clip(noisy, 0, 1) * 255).astype(np.float32) / np.float32(255)
+    return compress_jpeg(noisy, float(rng.uniform(WORST_QUALITY, 100)), any_subsampling(rng))
+
+
+def _strength(camera: Camera, noise_level: float) -> float:
+    """Return the shot noise (variance over signal) that leaves the noise level on mid-gray.
+
+    Measured on a flat patch with noise so weak that the tone curve is a straight line, since the smoothing depends on
+    the kernels and the matrices on the camera.
+    """
+    flat = np.full((CALIBRATION_SIDE, CALIBRATION_SIDE, 3), MID_GRAY, np.float32)
+    weak = 1e-8
+    left = _noise(flat, camera, weak, np.random.default_rng(CALIBRATION_SEED))
+    return weak * float(noise_level / LEVEL_SCALE) ** 2 / float(np.square(left, dtype=np.float64).mean())
+
+
+def _noise(colour: Floats, camera: Camera, shot_noise: float, rng: np.random.Generator) -> Floats:
+    """Return what is to be added to an H x W x 3 picture, before clipping."""
+    to_camera, from_camera = _colour_matrices(camera)
+    linear = _to_linear(colour)
+    raw = np.maximum(linear @ to_camera.T, 0)
+    deviation = np.sqrt(np.float32(shot_noise) * (raw + np.float32(camera.read_noise)))
+    noise = deviation * rng.standard_normal(raw.shape, dtype=np.float32)
+    if camera.demosaiced:
+        noise = _demosaic(noise, int(rng.integers(2)), int(rng.integers(2)))
+    noise = _smooth(noise @ from_camera.T, camera)
+    return _from_linear(np.maximum(linear + noise, 0)) - colour
+
+
+def _colour_matrices(camera: Camera) -> tuple[Floats, Floats]:
+    """Return the matrices from linear sRGB to the raw colours, before white balance, and back."""
+    to_camera = np.tensordot(camera.mixture, _XYZ_TO_CAMERA, 1) @ _RGB_TO_XYZ
+    to_camera /= to_camera.sum(axis=1, keepdims=True)
+    unbalanced = to_camera / np.array([[camera.red_gain], [1.0], [camera.blue_gain]])
+    return unbalanced.astype(np.float32), np.linalg.inv(unbalanced).astype(np.float32)
+
+
+def _demosaic(noise: Floats, down: int, right: int) -> Floats:
+    """Keep one colour a pixel, in Bayer's pattern shifted by 0 or 1, and interpolate the others bilinearly."""
+    from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
+
+    rows, columns = ((np.arange(side) + shift) % 2 for side, shift in zip(noise.shape[:2], (down, right), strict=True))
+    measured = np.stack(
+        (np.outer(1 - rows, 1 - columns), np.add.outer(rows, columns) % 2, np.outer(rows, columns)), axis=2
+    )
+    interpolated = np.empty_like(noise)
+    for channel, kernel in enumerate(("other", "green", "other")):
+        kept = noise[..., channel] * measured[..., channel]
+        ndimage.convolve(kept, _BILINEAR[kernel], output=interpolated[..., channel], mode="mirror")
+    return interpolated
+
+
+def _smooth(noise: Floats, camera: Camera) -> Floats:
+    """Smooth luma and the rest apart."""
+    luma = (noise @ LUMA)[..., None]
+    chroma = noise - luma
+    return _blur(luma, camera.luma_smoothing) + _blur(chroma, camera.chroma_smoothing)
+
+
+def _blur(planes: Floats, deviation: float) -> Floats:
+    from scipy import ndimage
+
+    if deviation < 0.1:
+        return planes
+    blurred: Floats = ndimage.gaussian_filter(planes, (deviation, deviation, 0), mode="mirror", truncate=3)
+    return blurred
+
+
+def _to_linear(srgb: Floats) -> Floats:
+    """Undo the tone curve of IEC 61966-2-1."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def _from_linear(linear: Floats) -> Floats:
+    """Apply the tone curve of IEC 61966-2-1, which goes on above white."""
+    curved = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    return np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)
