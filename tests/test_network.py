@@ -13,19 +13,31 @@ from safetensors.torch import save_file
 
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.activations import ACTIVATIONS, find_activation
-from deconv_cli.network.description import Architecture, Description
-from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.description import UPSAMPLINGS, Architecture, Description
+from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.weights import Weights, load_weights, save_weights
 
-architectures = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 2)), min_size=1, max_size=4).map(
-    lambda levels: Architecture(widths=tuple(w for w, _ in levels), blocks=tuple(b for _, b in levels))
+pyramids = st.builds(
+    lambda levels, skips, upsampling: Architecture(
+        tuple(w for w, _ in levels), tuple(b for _, b in levels), skips=skips, upsampling=upsampling
+    ),
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 2)), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from(UPSAMPLINGS),
 )
+rednets = st.builds(
+    lambda width, layers, skips: Architecture((width,), (layers,), layout="rednet", skips=skips),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.booleans(),
+)
+architectures = st.one_of(pyramids, rednets)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_trains(name):
     torch.manual_seed(0)
-    network = EncoderDecoder(Architecture(widths=(4, 8), blocks=(1, 1), activation=name))
+    network = build_network(Architecture(widths=(4, 8), blocks=(1, 1), activation=name))
     x = torch.rand(2, 3, 16, 24)
     y = network(x, torch.full((2,), 0.1))
     assert y.shape == x.shape
@@ -34,7 +46,7 @@ def test_every_activation_trains(name):
     assert network.head.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"identity", "sigmoid", "tanh"}))
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"none", "sigmoid", "tanh"}))
 def test_gain_keeps_the_scale_of_the_signal(name):
     """Sixteen convolutions with the activation between them neither fade nor blow up."""
     torch.manual_seed(0)
@@ -46,10 +58,50 @@ def test_gain_keeps_the_scale_of_the_signal(name):
     assert 0.3 < x.std() < 3
 
 
-def test_transposed_convolutions_do_not_ripple_at_initialisation():
-    network = EncoderDecoder(Architecture(widths=(4, 8, 8), blocks=(0, 0, 0)))
+def test_a_matched_sigmoid_is_a_tanh():
+    """Gain 4 and the bias that takes out the mean make of sigmoid layers tanh layers of gain 1."""
+    torch.manual_seed(0)
+    sigmoid, tanh = (
+        build_network(Architecture((6,), (4,), activation=name, layout="rednet")) for name in ("sigmoid", "tanh")
+    )
+    x = torch.randn(1, 6, 12, 12)
+    for ours, theirs in zip(sigmoid.encoder, tanh.encoder, strict=True):
+        theirs.load_state_dict({"weight": ours.weight / 4, "bias": torch.zeros(6)})
+    ours, theirs = torch.sigmoid(2 * x), torch.tanh(x)
+    for a, b in zip(sigmoid.encoder, tanh.encoder, strict=True):
+        ours, theirs = torch.sigmoid(a(ours)[..., 1:-1, 1:-1]), torch.tanh(b(theirs)[..., 1:-1, 1:-1])
+    assert torch.allclose(ours, (1 + theirs) / 2, atol=1e-5)
+
+
+def test_the_classic_network_has_its_skips_where_the_paper_has_them():
+    """RED30: seven skips, the first decoder layer taking the features of the fourteenth convolution."""
+    network = build_network(Architecture((2,), (15,), activation="none", layout="rednet"))
+    outputs = []
+    for layer in (*network.encoder, *network.decoder):
+        layer.register_forward_hook(lambda _, inputs, output: outputs.append((inputs[0], output)))
+    network.residual(torch.rand(1, 4, 8, 8))
+    encoded, decoded = outputs[:14], outputs[14:]
+    for number in range(1, 14):
+        given = decoded[number][0] - decoded[number - 1][1]
+        expected = encoded[15 - number - 2][1] if number % 2 else torch.zeros_like(given)
+        assert torch.allclose(given, expected, atol=1e-6)
+
+
+def test_skips_can_be_left_out():
+    for architecture in (Architecture((4, 4), (1, 1)), Architecture((4,), (6,), layout="rednet")):
+        torch.manual_seed(0)
+        network = build_network(architecture)
+        without = build_network(dataclasses.replace(architecture, skips=False))
+        without.load_state_dict(network.state_dict())
+        x = torch.rand(1, 4, 8, 8)
+        assert not torch.allclose(network.residual(x), without.residual(x))
+
+
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+def test_upsampling_does_not_ripple_at_initialisation(upsampling):
+    network = build_network(Architecture(widths=(4, 8, 8), blocks=(0, 0, 0), upsampling=upsampling))
     for up in network.up:
-        flat = up(torch.randn(1, up.in_channels, 1, 1).expand(-1, -1, 6, 6))
+        flat = up(torch.randn(1, 8, 1, 1).expand(-1, -1, 6, 6))[..., 1:-1, 1:-1]
         assert (flat - flat[:, :, :1, :1]).abs().max() < 1e-6
 
 
@@ -58,7 +110,7 @@ def test_transposed_convolutions_do_not_ripple_at_initialisation():
 def test_nothing_beyond_the_influence_radius_has_influence(architecture, seed):
     """Exactly: a change outside an aligned block and its radius leaves the block's output bit for bit alike."""
     torch.manual_seed(seed)
-    network = EncoderDecoder(architecture).double()
+    network = build_network(architecture).double()
     step, radius = architecture.size_multiple, architecture.influence_radius
     assert radius % step == 0
     side = step + 2 * radius + 2 * step
@@ -73,9 +125,9 @@ def test_nothing_beyond_the_influence_radius_has_influence(architecture, seed):
 
 def test_influence_reaches_almost_to_the_radius():
     """The radius is not a lazy over-estimate: the last aligned ring inside it has influence."""
-    architecture = Architecture(widths=(4, 4, 4), blocks=(1, 1, 2), activation="identity")
+    architecture = Architecture(widths=(4, 4, 4), blocks=(1, 1, 2), activation="none")
     torch.manual_seed(0)
-    network = EncoderDecoder(architecture).double()
+    network = build_network(architecture).double()
     step, radius = architecture.size_multiple, architecture.influence_radius
     x = torch.rand(1, 4, step, step + 2 * radius, dtype=torch.float64)
     changed = x.clone()
@@ -84,16 +136,23 @@ def test_influence_reaches_almost_to_the_radius():
     assert not torch.equal(network.residual(x)[..., core], network.residual(changed)[..., core])
 
 
-def test_multiply_adds_equal_those_of_the_layers():
-    architecture = Architecture()
-    network = EncoderDecoder(architecture)
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        Architecture(),
+        *(Architecture(upsampling=kind, activation="prelu") for kind in UPSAMPLINGS),
+        Architecture((16,), (10,), layout="rednet", activation="prelu"),
+    ],
+)
+def test_multiply_adds_equal_those_of_the_layers(architecture):
+    network = build_network(architecture)
     counted = 0
 
     def count(layer, _, output):
         nonlocal counted
-        deconv = isinstance(layer, torch.nn.ConvTranspose2d)
         # A kernel of a convolution acts once an output pixel, one of a transposed convolution once an input pixel.
-        pixels = output[0, 0].numel() // (4 if deconv else 1)
+        stride = layer.stride[0] if isinstance(layer, torch.nn.ConvTranspose2d) else 1
+        pixels = output[0, 0].numel() // stride**2
         counted += layer.weight.numel() * pixels
 
     for layer in network.modules():
@@ -116,7 +175,7 @@ def test_impossible_architectures_are_refused(values):
 @given(architectures, st.sampled_from(sorted(ACTIVATIONS)))
 def test_weights_survive_the_file(tmp_path_factory, architecture, activation):
     architecture = dataclasses.replace(architecture, activation=activation)
-    network = EncoderDecoder(architecture).eval()
+    network = build_network(architecture).eval()
     description = Description("some", "denoise", architecture, (0.0, 50.0))
     path = tmp_path_factory.mktemp("roundtrip") / "some.safetensors"
     save_weights(path, Weights(description, network.state_dict(), {"steps": 3}, {"psnr": 30.5}), dtype=torch.float32)

@@ -13,7 +13,7 @@ import deconv_cli as deconv
 from deconv_cli.errors import UsageError
 from deconv_cli.images import to_float
 from deconv_cli.network.description import Architecture, Description
-from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.weights import Weights, save_weights
 from deconv_cli.restoration.restorer import Restorer
 
@@ -32,7 +32,7 @@ def deep(tmp_path_factory):
     for levels in range(1, 5):
         torch.manual_seed(levels)
         architecture = Architecture(widths=(4, 6, 6, 8)[:levels], blocks=(1,) * levels)
-        network = EncoderDecoder(architecture)
+        network = build_network(architecture)
         path = tmp_path_factory.mktemp("deep") / f"{levels}.safetensors"
         description = Description("deep", "denoise", architecture, (0.0, 75.0))
         save_weights(path, Weights(description, network.state_dict()), dtype=torch.float32)

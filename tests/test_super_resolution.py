@@ -16,7 +16,7 @@ import deconv_cli as deconv
 from deconv_cli.errors import UsageError
 from deconv_cli.images import downscale, from_float, to_float, upscale
 from deconv_cli.network.description import Architecture, Description
-from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.weights import Weights, load_weights, save_weights
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.tasks import find_task
@@ -29,7 +29,7 @@ def make_weights(path, scale, widths=(4, 6, 8), blocks=(1, 1, 1)):
     torch.manual_seed(scale)
     architecture = Architecture(widths, blocks, condition_planes=0, scale=scale)
     description = Description(f"tiny-x{scale}", "sr", architecture, (scale, scale))
-    network = EncoderDecoder(architecture)
+    network = build_network(architecture)
     torch.nn.init.normal_(network.tail.weight, std=0.05)
     save_weights(path, Weights(description, network.state_dict()), dtype=torch.float32)
     return path
@@ -93,7 +93,7 @@ def test_multiply_adds_are_within_the_budget_and_those_of_the_layers(scale):
     """Counted by the layers' own shapes, per pixel of the large picture."""
     task = find_task("sr")
     architecture = Architecture(task.widths, task.blocks, condition_planes=0, scale=scale)
-    network = EncoderDecoder(architecture)
+    network = build_network(architecture)
     counted = 0
 
     def count(layer, inputs, output):
@@ -114,7 +114,7 @@ def test_multiply_adds_are_within_the_budget_and_those_of_the_layers(scale):
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_new_network_is_nearly_bicubic_and_does_not_ripple(scale):
     torch.manual_seed(0)
-    network = EncoderDecoder(Architecture((8, 12), (1, 1), condition_planes=0, scale=scale))
+    network = build_network(Architecture((8, 12), (1, 1), condition_planes=0, scale=scale))
     image = picture(16, 24, 3)
     out = network(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).detach().numpy()
     assert np.abs(out - upscale(image, scale)).mean() < 0.1

@@ -39,7 +39,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="relu, leaky_relu, prelu, tanh, sigmoid, elu, gelu, silu, mish or identity; the initialisation"
+            help="relu, leaky_relu, prelu, tanh, sigmoid, elu, gelu, silu, mish or none; the initialisation"
             " is matched to it. [relu]",
         ),
     ] = None,

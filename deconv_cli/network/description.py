@@ -6,11 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from deconv_cli.errors import UsageError
+from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.network.activations import find_activation
 
 KERNEL = 3
 """Side of the convolutions inside a level; the ones between levels are 2 x 2 with stride 2."""
+LAYOUTS = ("pyramid", "rednet")
+UPSAMPLINGS = ("deconv", "resize", "shuffle")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Architecture:
         Channels per level, from full resolution downwards; each level has half the side of the one before.
     blocks
         Residual blocks per level, used once in the encoder and once in the decoder; the last entry is the bottom,
-        which is passed once.
+        which is passed once. Of a rednet: its convolutions, which as many transposed ones mirror.
     activation
         Name in the activation registry.
     channels
@@ -33,6 +35,15 @@ class Architecture:
     scale
         Output side over input side. Above 1 everything works on the small picture, and the last layer, a transposed
         convolution whose kernel equals its stride, makes the large one.
+    layout
+        ``pyramid``: levels that halve the side (`EncoderDecoder`); ``rednet``: a stack of convolutions and one of
+        transposed convolutions at full resolution (`RedNet`), with one width.
+    skips
+        Whether the encoder's features are added to the decoder's.
+    upsampling
+        How a pyramid goes up: ``deconv``, a transposed convolution; ``resize``, nearest neighbour and a convolution
+        (Odena et al. 2016); ``shuffle``, a convolution to four times the channels that are then spread over 2 x 2
+        pixels (Shi et al. 2016).
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 240)
@@ -41,6 +52,9 @@ class Architecture:
     channels: int = 3
     condition_planes: int = 1
     scale: int = 1
+    layout: str = "pyramid"
+    skips: bool = True
+    upsampling: str = "deconv"
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or not self.widths:
@@ -52,6 +66,14 @@ class Architecture:
         if self.scale < 1:
             raise UsageError(f"the scale must be at least 1, not {self.scale}")
         find_activation(self.activation)
+        for kind, name, valid in (
+            ("architecture", self.layout, LAYOUTS),
+            ("upsampling", self.upsampling, UPSAMPLINGS),
+        ):
+            if name not in valid:
+                raise unknown_name(kind, name, valid)
+        if self.layout == "rednet" and (len(self.widths) != 1 or self.blocks[0] < 1):
+            raise UsageError(f"a rednet has one width and one number of layers, not {self.widths} and {self.blocks}")
 
     @property
     def size_multiple(self) -> int:
@@ -67,9 +89,11 @@ class Architecture:
         back to the head, in the pixel grid of each level. An enlarging tail reaches less far than the one counted here,
         and the bicubic interpolation beside it no further than the two pixels of the smallest network.
         """
+        if self.layout == "rednet":
+            return 2 * self.blocks[0] * (KERNEL // 2)
         low, high = 0, self.size_multiple - 1
         for level, blocks in enumerate(self.blocks[:-1]):
-            reach = 2 * blocks + (level == 0)
+            reach = 2 * blocks + (level == 0) + (self.upsampling == "resize")
             low, high = (low - reach) // 2, (high + reach) // 2
         low, high = low - 2 * self.blocks[-1], high + 2 * self.blocks[-1]
         for level, blocks in reversed(list(enumerate(self.blocks[:-1]))):
@@ -88,28 +112,46 @@ class Architecture:
     def multiply_adds(self) -> float:
         """Multiply-adds per output pixel of one pass."""
         inputs = self.channels + self.condition_planes
+        if self.layout == "rednet":
+            # At full resolution every weight acts once at every pixel.
+            return (self.parameters - self._rednet_biases) / self.scale**2
         total = self.widths[0] * (KERNEL**2 * inputs + self.tail_kernel**2 * self.channels)
         bottom = len(self.widths) - 1
         for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
             passes = 1 if level == bottom else 2
             total += passes * blocks * 2 * (KERNEL * width) ** 2 / 4**level
             if level < bottom:
-                total += 2 * width * self.widths[level + 1] / 4**level
+                down, up = 1, {"deconv": 1, "resize": KERNEL**2, "shuffle": 1}[self.upsampling]
+                total += (down + up) * width * self.widths[level + 1] / 4**level
         return float(total) / self.scale**2
 
     @property
     def parameters(self) -> int:
         """Number of parameters, biases included."""
         inputs, outer = self.channels + self.condition_planes, self.channels
-        total = self.widths[0] * (KERNEL**2 * inputs + self.tail_kernel**2 * outer) + self.widths[0] + outer
+        ends = self.widths[0] * (KERNEL**2 * inputs + self.tail_kernel**2 * outer)
+        if self.layout == "rednet":
+            return ends + 2 * (self.blocks[0] - 1) * (KERNEL * self.widths[0]) ** 2 + self._rednet_biases
+        total = ends + self.widths[0] + outer
         bottom = len(self.widths) - 1
         for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
             passes = 1 if level == bottom else 2
             total += passes * blocks * (2 * ((KERNEL * width) ** 2 + width) + (self.activation == "prelu"))
             if level < bottom:
                 below = self.widths[level + 1]
-                total += 2 * 4 * width * below + width + below
+                up = {
+                    "deconv": 4 * below * width + width,
+                    "resize": KERNEL**2 * below * width + width,
+                    "shuffle": 4 * (below * width + width),
+                }
+                total += 4 * width * below + below + up[self.upsampling]
         return total
+
+    @property
+    def _rednet_biases(self) -> int:
+        """Parameters of a rednet beside its kernels: biases, and a slope for every prelu."""
+        activations = 2 * self.blocks[0] - 1
+        return activations * (self.widths[0] + (self.activation == "prelu")) + self.channels
 
     def round_up(self, size: int) -> int:
         """Round a side up to the size multiple."""

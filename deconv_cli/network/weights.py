@@ -15,7 +15,7 @@ from torch import Tensor
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import write_atomically
 from deconv_cli.network.description import Description
-from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.encoder_decoder import RestorationNetwork, build_network
 
 METADATA_KEY = "deconv"
 FORMAT_VERSION = 1
@@ -47,9 +47,9 @@ class Weights:
     scores: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
-    def build(self) -> EncoderDecoder:
+    def build(self) -> RestorationNetwork:
         """Make the network, in float32 on the processor, ready for inference."""
-        network = EncoderDecoder(self.description.architecture)
+        network = build_network(self.description.architecture)
         network.load_state_dict(dict(self.parameters), assign=True)
         return network.eval().requires_grad_(requires_grad=False)
 

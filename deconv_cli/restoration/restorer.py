@@ -20,7 +20,7 @@ from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import bleed_alpha, from_float, to_float, upscale
 from deconv_cli.network.bundled import bundled_weights, find_weights
 from deconv_cli.network.device import DTYPES, find_device, find_precision
-from deconv_cli.network.encoder_decoder import EncoderDecoder, stack_condition
+from deconv_cli.network.encoder_decoder import RestorationNetwork, stack_condition
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration.tiling import Span, even_core, spans
 from deconv_cli.tasks import TASKS, find_task
@@ -101,7 +101,7 @@ class Restorer:
         self.device = find_device(device)
         self.precision = precision
         find_precision(precision, self.device)
-        self._networks: dict[torch.dtype, EncoderDecoder] = {}
+        self._networks: dict[torch.dtype, RestorationNetwork] = {}
 
     def restore(
         self,
@@ -284,7 +284,7 @@ class Restorer:
         log.warning("the network's output is not finite in %s; running in float32", how.dtype)
         return self._residual(image, dataclasses.replace(how, dtype=torch.float32))
 
-    def _network(self, dtype: torch.dtype) -> EncoderDecoder:
+    def _network(self, dtype: torch.dtype) -> RestorationNetwork:
         if dtype not in self._networks:
             network = self.weights.build().to(self.device, dtype)
             self._networks[dtype] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

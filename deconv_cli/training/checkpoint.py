@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import write_atomically
-from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.encoder_decoder import RestorationNetwork, build_network
 from deconv_cli.training.config import TrainConfig, config_from_dict
 from deconv_cli.training.optimizer import build_optimizers
 
@@ -43,7 +43,7 @@ class TrainState:
         Time spent so far.
     """
 
-    network: EncoderDecoder
+    network: RestorationNetwork
     average: dict[str, Tensor]
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
@@ -56,7 +56,7 @@ def new_state(config: TrainConfig, device: torch.device, parameters: dict[str, T
     """Make the state at step 0, a function of the seed, or of the given parameters."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = EncoderDecoder(config.architecture)
+        network = build_network(config.architecture, config.initialisation, config.residual_gain)
     if parameters is not None:
         network.load_state_dict(parameters)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

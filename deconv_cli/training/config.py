@@ -10,11 +10,15 @@ from typing import Any
 
 from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.network.activations import find_activation
-from deconv_cli.network.description import Architecture
+from deconv_cli.network.description import LAYOUTS, Architecture
 from deconv_cli.tasks import find_task
 
 OPTIMIZERS = ("muon", "adamw")
+PRECISIONS = ("auto", "fp32", "bf16")
 LOSSES = ("l1", "charbonnier", "mse")
+INITIALISATIONS = ("matched", "default")
+RED30 = (64,), (15,)
+"""Widths and blocks of the rednet of the paper."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,15 @@ class TrainConfig:
 
     Attributes
     ----------
-    task, activation, widths, blocks
+    task, activation, layout, widths, blocks, skips, upsampling
         What is trained: see `deconv_cli.tasks` and `deconv_cli.network.description.Architecture`. Empty widths or
-        blocks mean the task's own.
+        blocks mean the task's own, or those of RED30 for a rednet.
     scale
         Output side over input side; 0 means the task's first.
+    initialisation
+        ``matched`` to the activation, or PyTorch's ``default``.
+    residual_gain
+        Gain of the last convolution of a residual branch in a matched initialisation.
     level_range
         Lowest and highest degradation level, sampled uniformly; empty means the task's own, which is the scale for
         super-resolution.
@@ -48,15 +56,22 @@ class TrainConfig:
         Decay of the moving average of the parameters, which is what is validated and saved.
     clip
         Largest norm of the gradient; a larger one is scaled down.
+    precision
+        Number format of the network's layers: ``auto`` is bfloat16 where the machine has it natively, else float32.
     seed
         Everything sampled at a step is a function of this and the step.
     """
 
     task: str = "denoise"
     activation: str = "relu"
+    layout: str = "pyramid"
     widths: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
     scale: int = 0
+    skips: bool = True
+    upsampling: str = "deconv"
+    initialisation: str = "matched"
+    residual_gain: float = 0.1
     level_range: tuple[float, ...] = ()
     gray_share: float = 0.25
     steps: int = 0
@@ -69,18 +84,25 @@ class TrainConfig:
     warmup: float = 0.03
     ema: float = 0.999
     clip: float = 1.0
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
         find_activation(self.activation)
-        for kind, name, valid in (("optimizer", self.optimizer, OPTIMIZERS), ("loss", self.loss, LOSSES)):
+        for kind, name, valid in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("loss", self.loss, LOSSES),
+            ("architecture", self.layout, LAYOUTS),
+            ("initialisation", self.initialisation, INITIALISATIONS),
+            ("precision", self.precision, PRECISIONS),
+        ):
             if name not in valid:
                 raise unknown_name(kind, name, valid)
         scale = task.find_scale(self.scale or None)
         own = {
-            "widths": task.widths,
-            "blocks": task.blocks,
+            "widths": task.widths if self.layout == "pyramid" else RED30[0],
+            "blocks": task.blocks if self.layout == "pyramid" else RED30[1],
             "scale": scale,
             "level_range": task.train_range if scale == 1 else (float(scale), float(scale)),
             "lr": 0.02 if self.optimizer == "muon" else 1e-3,
@@ -100,6 +122,7 @@ class TrainConfig:
             "gray_share and warmup are shares from 0 to 1": not (0 <= self.gray_share <= 1 and 0 <= self.warmup <= 1),
             "ema must be at least 0 and below 1": not 0 <= self.ema < 1,
             "clip must be positive": self.clip <= 0,
+            "residual_gain must not be negative": self.residual_gain < 0,
             "seed must not be negative": self.seed < 0,
             f"patch must be a positive multiple of {self.multiple}, the total stride": (
                 self.patch < 1 or self.patch % self.multiple != 0
@@ -116,7 +139,16 @@ class TrainConfig:
     def architecture(self) -> Architecture:
         """The shape of the network to train."""
         planes = find_task(self.task).condition_planes
-        return Architecture(self.widths, self.blocks, self.activation, condition_planes=planes, scale=self.scale)
+        return Architecture(
+            self.widths,
+            self.blocks,
+            self.activation,
+            condition_planes=planes,
+            scale=self.scale,
+            layout=self.layout,
+            skips=self.skips,
+            upsampling=self.upsampling,
+        )
 
     @property
     def multiple(self) -> int:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import write_atomically
 from deconv_cli.network.description import Description
-from deconv_cli.network.device import has_native_bf16
-from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.device import find_precision
+from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.weights import Weights, load_weights, save_weights
 from deconv_cli.tasks import Task, find_task
 from deconv_cli.training.checkpoint import (
@@ -253,9 +253,9 @@ class Fit:
 
     def validate_and_save(self, state: TrainState, record: Record) -> tuple[Score, ...]:
         """Score the averaged parameters; write checkpoint, last weights, curve, and the best weights if these are."""
-        averaged = EncoderDecoder(self.config.architecture).to(self.device)
+        averaged = build_network(self.config.architecture).to(self.device)
         averaged.load_state_dict(state.average)
-        dtype = torch.bfloat16 if has_native_bf16(self.device) else torch.float32
+        dtype = find_precision(self.config.precision, self.device)
         scores = tuple(validate(averaged, self.cases, self.task, self.device, dtype))
         record.append(step=state.step, validation=[dataclasses.asdict(score) for score in scores])
         weights = self.weights(state, scores)
@@ -297,7 +297,8 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
 
     degraded, clean = (_to_device(patches, device) for patches in (batch.degraded, batch.clean))
-    with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
+    dtype = find_precision(config.precision, device)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         output = state.network(degraded, _condition(task, batch, device))
     loss = compute_loss(config.loss, output - clean)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.images import from_float, to_float, upscale
 from deconv_cli.metrics import Protocol, psnr, ssim
-from deconv_cli.network.encoder_decoder import EncoderDecoder
+from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
 from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.data import PictureSet
@@ -112,7 +112,7 @@ def centre_crop(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def validate(
-    network: EncoderDecoder, cases: list[Case], task: Task, device: torch.device, dtype: torch.dtype
+    network: RestorationNetwork, cases: list[Case], task: Task, device: torch.device, dtype: torch.dtype
 ) -> list[Score]:
     """Score the network on the cases, a mean per level."""
     network.eval()
