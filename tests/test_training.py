@@ -74,7 +74,7 @@ def test_the_same_seed_learns_the_same_and_another_does_not(pictures, tmp_path):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
 def test_a_resumed_training_equals_an_uninterrupted_one(pictures, tmp_path, optimizer):
     config = dataclasses.replace(TINY_CONFIG, optimizer=optimizer)
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
@@ -185,7 +185,7 @@ def test_it_learns_from_pairs(run, pictures, tmp_path):
     [
         (("--activation", "rellu"), "did you mean 'relu'"),
         (("--task", "denoised"), "did you mean 'denoise'"),
-        (("--optimizer", "sgd"), "valid: adamw, muon"),
+        (("--optimizer", "adam"), "valid: adamw, muon, sgd"),
         (("--noise-level", "50:10"), "LOW:HIGH"),
         (("--quality", "10:40"), "--task decompress"),
         (("--noise-level", "loud"), "--noise-level"),

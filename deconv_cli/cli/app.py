@@ -16,6 +16,7 @@ from deconv_cli.cli.models import models
 from deconv_cli.cli.restore import restore
 from deconv_cli.cli.score import score
 from deconv_cli.cli.streams import Streams
+from deconv_cli.cli.study import study
 from deconv_cli.cli.train import train
 from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (restore, train, score, degrade, bench):
+for command in (restore, train, score, degrade, bench, study):
     app.command()(command)
 app.add_typer(models, name="models")
 

@@ -73,8 +73,8 @@ def train(
     blocks: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3; sr: 2,2,2]")
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(metavar="muon|adamw", help="How to descend. [muon]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.02, adamw 0.001]")] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="muon|adamw|sgd", help="How to descend. [muon]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.02, adamw 0.001, sgd 0.1]")] = None,
     loss: Annotated[str | None, typer.Option(metavar="l1|charbonnier|mse", help="What to minimise. [l1]")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides initialisation and every draw. [0]")] = None,
     config: Annotated[

@@ -13,7 +13,8 @@ from deconv_cli.network.activations import find_activation
 from deconv_cli.network.description import LAYOUTS, Architecture
 from deconv_cli.tasks import find_task
 
-OPTIMIZERS = ("muon", "adamw")
+OPTIMIZERS = {"muon": 0.02, "adamw": 1e-3, "sgd": 0.1}
+"""The optimisers, each with its default rate."""
 PRECISIONS = ("auto", "fp32", "bf16")
 LOSSES = ("l1", "charbonnier", "mse")
 INITIALISATIONS = ("matched", "default")
@@ -46,8 +47,8 @@ class TrainConfig:
     batch, patch
         Patches a step, and their side in pixels of the clean picture.
     optimizer, lr, adam_lr
-        Muon with its rate for the kernels and Adam's for the rest, or AdamW with `lr` for all; 0 is the
-        optimiser's own default.
+        Muon with its rate for the kernels and Adam's for the rest, or AdamW or SGD (momentum 0.9) with `lr` for all;
+        0 is the optimiser's own default.
     loss
         Mean over pixels of |error| (l1), sqrt(error^2 + 1e-6) (charbonnier) or error^2 (mse).
     warmup
@@ -105,7 +106,7 @@ class TrainConfig:
             "blocks": task.blocks if self.layout == "pyramid" else RED30[1],
             "scale": scale,
             "level_range": task.train_range if scale == 1 else (float(scale), float(scale)),
-            "lr": 0.02 if self.optimizer == "muon" else 1e-3,
+            "lr": OPTIMIZERS[self.optimizer],
         }
         for name, value in own.items():
             if not getattr(self, name):

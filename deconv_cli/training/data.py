@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,7 +204,23 @@ class Batch:
     levels: NDArray[np.float32]
 
 
-def draw_batch(pictures: PictureSet, config: TrainConfig, task: Task, step: int) -> Batch:
+class Pictures(Protocol):
+    """What batches are drawn from: a `PictureSet`, or crops in memory."""
+
+    sizes: NDArray[np.int64]
+    twins: Mapping[Path, Path] | None
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Return a picture; see `PictureSet`."""
+
+    def level(self, index: int) -> float:
+        """Return the level of a degraded twin; see `PictureSet`."""
+
+
+def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -> Batch:
     """Draw the patches of a step: random place, symmetry, share of gray, and degradation level.
 
     A picture that has a degraded twin gets no other degradation; its level is the estimate.

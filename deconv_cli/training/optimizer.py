@@ -68,9 +68,11 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 def build_optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Make the optimisers of a training: Muon for the kernels between head and tail and Adam for the rest, or AdamW."""
+    """Make the optimisers: Muon for the kernels between head and tail, Adam for the rest; or AdamW or SGD for all."""
     if config.optimizer == "adamw":
         return [torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=0.0)]
+    if config.optimizer == "sgd":
+        return [torch.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9)]
     kernels: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():

@@ -13,7 +13,7 @@ from deconv_cli.metrics import Protocol, psnr, ssim
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
 from deconv_cli.training.config import TrainConfig
-from deconv_cli.training.data import PictureSet
+from deconv_cli.training.data import Pictures
 
 CROP = 256
 """Side of the centre crop that stands for a validation picture."""
@@ -64,7 +64,7 @@ class Score:
     input_ssim: float
 
 
-def make_cases(pictures: PictureSet, task: Task, config: TrainConfig) -> list[Case]:
+def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case]:
     """Cut and degrade the validation crops, the same ones at every call.
 
     The levels are the task's report levels that lie in the range of the training, or the middle of the range. Pictures

@@ -1,0 +1,179 @@
+"""``deconv study``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deconv_cli.cli import options as shared
+from deconv_cli.cli.exit_codes import ExitCode
+from deconv_cli.cli.signals import graceful_stop
+from deconv_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from deconv_cli.study.study import Progress
+
+QUICK = {"steps": 500, "sweep_steps": 125}
+FULL = {
+    "steps": 4000,
+    "sweep_steps": 1000,
+    "skips": (True, False),
+    "initialisations": ("matched", "default"),
+}
+"""What the presets set; options win over them."""
+
+
+def study(
+    context: typer.Context,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", show_default=False, help="Clean pictures, found recursively."),
+    ] = None,
+    activations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="relu, leaky_relu, prelu, tanh, sigmoid, elu, gelu, silu, mish or none."
+            " [sigmoid,tanh,relu,leaky_relu]",
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--task", metavar="NAME,...", help="denoise or decompress. [denoise]")
+    ] = None,
+    initialisations: Annotated[
+        str | None,
+        typer.Option(
+            "--initialisation",
+            metavar="matched,default",
+            help="Matched to the activation, or PyTorch's default. [matched]",
+        ),
+    ] = None,
+    skips: Annotated[str | None, typer.Option(metavar="on,off", help="With and without skips. [on]")] = None,
+    depths: Annotated[
+        str | None,
+        typer.Option("--depth", metavar="N,...", help="Layers of a rednet [20], or levels of a pyramid [3]."),
+    ] = None,
+    upsamplings: Annotated[
+        str | None,
+        typer.Option("--upsampling", metavar="deconv,resize,shuffle", help="How a pyramid goes up. [deconv]"),
+    ] = None,
+    optimizers: Annotated[
+        str | None, typer.Option("--optimizer", metavar="adamw,muon,sgd", help="How to descend. [adamw]")
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(metavar="rednet|pyramid", help="The classic stack, or the product's pyramid. [rednet]"),
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Channels at full resolution. [16]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs an arm. [5]")] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(metavar="X,...", help="Learning rates to choose from, for every arm. [four by optimiser]"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a reported run. [1000]")] = None,
+    sweep_steps: Annotated[int | None, typer.Option(help="Steps of a run that chooses the rate. [250]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Patches a step. [8]")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels. [48]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="500 steps: about ten minutes on two cores.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="4000 steps, skips and initialisation crossed: some hours."),
+    ] = False,
+    val: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pictures to measure on. [a tenth of the pictures, 1 to 16]"),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time, one thread each. [one for every core]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the study lives. [FOLDER-study]", show_default=False)
+    ] = None,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> None:
+    """Study what activation functions do to the network: quality, gradients, generalisation, with intervals.
+
+    deconv study ./images --quick
+
+    deconv study ./images --activations relu,tanh --skips on,off --initialisation matched,default
+
+    An arm is one combination of what is given. For every arm a learning rate is chosen on the held-out pictures; then
+    it is trained with every seed, all arms seeing the same batches. Ctrl-C stops; the same command goes on.
+    """
+    streams = shared.set_up(context, quiet=quiet, verbose=verbose)
+    if quick and full:
+        raise UsageError("--quick and --full exclude each other")
+    if folder is None:
+        raise UsageError("give a folder of clean pictures")
+    for pictures in filter(None, (folder, val)):
+        if not pictures.is_dir():
+            raise UsageError(f"{pictures}: there is no such folder of pictures")
+    preset: dict[str, Any] = QUICK if quick else FULL if full else {}
+    given = {
+        "activations": _names(activations),
+        "tasks": _names(tasks),
+        "initialisations": _names(initialisations),
+        "skips": _switches(skips),
+        "depths": shared.parse_numbers(depths, "--depth", ",", int),
+        "upsamplings": _names(upsamplings),
+        "optimizers": _names(optimizers),
+        "architecture": architecture,
+        "width": width,
+        "seeds": seeds,
+        "rates": shared.parse_numbers(rates, "--rates", ",", float),
+        "steps": steps,
+        "sweep_steps": sweep_steps,
+        "batch": batch,
+        "patch": patch,
+    }
+    values = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
+    }
+    from deconv_cli.study.arms import Settings
+    from deconv_cli.study.study import study as carry_out
+
+    settings = Settings(**{**preset, **values})
+    where = out or Path(f"{folder.resolve().name}-study")
+    with graceful_stop() as stop, streams.progress(0, "run") as bar:
+
+        def report(progress: Progress) -> None:
+            bar.total = progress.total
+            bar.update(progress.done - bar.n)
+            streams.message(_in_words(progress))
+
+        complete = carry_out(
+            [folder],
+            where,
+            settings,
+            validation=val,
+            jobs=jobs or os.cpu_count() or 1,
+            report=report,
+            stop=stop,
+        )
+    if not complete:
+        streams.message(f"stopped; the same command goes on with the study in {where}")
+    raise typer.Exit(stop.code or ExitCode.OK)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _switches(text: str | None) -> list[bool] | None:
+    names = _names(text)
+    if names is None:
+        return None
+    if not set(names) <= {"on", "off"}:
+        raise UsageError(f"--skips takes on, off, or on,off, not '{text}'")
+    return [name == "on" for name in names]
+
+
+def _in_words(progress: Progress) -> str:
+    run, result = progress.run, progress.result
+    score = "diverged" if result["diverged"] else f"{result['score']:.2f} dB"
+    what = f"rate {run.rate:g}" if run.sweep else f"seed {run.seed} at rate {run.rate:g}"
+    return f"{progress.done} of {progress.total}: {run.arm.name}, {what}: {score}"

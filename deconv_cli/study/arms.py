@@ -1,0 +1,180 @@
+"""What a study compares: its arms, and what is the same in all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deconv_cli.errors import UsageError, unknown_name
+from deconv_cli.network.activations import find_activation
+from deconv_cli.network.description import LAYOUTS, UPSAMPLINGS
+from deconv_cli.training.config import INITIALISATIONS, OPTIMIZERS, TrainConfig
+
+LEVELS: Mapping[str, tuple[tuple[float, ...], float | None]] = {
+    "denoise": ((5.0, 50.0), 75.0),
+    "decompress": ((20.0, 80.0), 10.0),
+    "sr": ((), None),
+}
+"""By task: the range of levels to train on, and a level outside to generalise to (super-resolution has one, 2)."""
+SWEEP_SEED = 1000
+"""The learning rate is chosen on a seed that no reported run has."""
+DEPTHS = {"rednet": 20, "pyramid": 3}
+RATES: Mapping[str, tuple[float, ...]] = {
+    "adamw": (3e-4, 1e-3, 3e-3, 1e-2),
+    "muon": (2e-3, 6e-3, 2e-2, 6e-2),
+    "sgd": (1e-2, 3e-2, 1e-1, 3e-1),
+}
+"""Learning rates to choose from, by optimiser."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of building and training the network.
+
+    Attributes
+    ----------
+    activation, task, initialisation, skips, upsampling, optimizer
+        See `deconv_cli.training.config.TrainConfig`.
+    depth
+        Layers of a rednet, an even number; levels of a pyramid.
+    """
+
+    activation: str
+    task: str
+    initialisation: str
+    skips: bool
+    depth: int
+    upsampling: str
+    optimizer: str
+
+    @property
+    def name(self) -> str:
+        """A name that no other arm has, fit for a file."""
+        skips = "skips" if self.skips else "noskips"
+        parts = (self.task, self.activation, self.initialisation, skips, self.depth, self.upsampling, self.optimizer)
+        return "-".join(map(str, parts))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A study; the arms are all combinations of the plural fields, the others are the same in every arm.
+
+    Attributes
+    ----------
+    activations, tasks, initialisations, skips, depths, upsamplings, optimizers
+        What is crossed.
+    seeds
+        Runs an arm, with the seeds 0, 1, ...: equal seeds see equal batches in all arms.
+    rates
+        Learning rates to choose from, for every arm on its own; empty stands for `RATES`.
+    architecture, width
+        Layout of the network, and its channels at full resolution (a pyramid has twice as many a level down).
+    steps, sweep_steps
+        Steps of a reported run, and of one that serves to choose the rate.
+    batch, patch
+        Patches a step, and their side in pixels.
+    """
+
+    activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "leaky_relu")
+    tasks: tuple[str, ...] = ("denoise",)
+    initialisations: tuple[str, ...] = ("matched",)
+    skips: tuple[bool, ...] = (True,)
+    depths: tuple[int, ...] = ()
+    upsamplings: tuple[str, ...] = ("deconv",)
+    optimizers: tuple[str, ...] = ("adamw",)
+    seeds: int = 5
+    rates: tuple[float, ...] = ()
+    architecture: str = "rednet"
+    width: int = 16
+    steps: int = 1000
+    sweep_steps: int = 250
+    batch: int = 8
+    patch: int = 48
+
+    def __post_init__(self) -> None:
+        for activation in self.activations:
+            find_activation(activation)
+        for kind, names, valid in (
+            ("task", self.tasks, LEVELS),
+            ("initialisation", self.initialisations, INITIALISATIONS),
+            ("upsampling", self.upsamplings, UPSAMPLINGS),
+            ("optimizer", self.optimizers, OPTIMIZERS),
+            ("architecture", (self.architecture,), LAYOUTS),
+        ):
+            for name in names:
+                if name not in valid:
+                    raise unknown_name(kind, name, valid)
+        if not self.depths:
+            object.__setattr__(self, "depths", (DEPTHS[self.architecture],))
+        self._check_numbers()
+        for arm in self.arms:
+            self.config(arm, self.rates_of(arm)[0], seed=0, steps=self.steps)
+
+    def _check_numbers(self) -> None:
+        if self.architecture == "rednet" and any(depth % 2 or depth < 4 for depth in self.depths):
+            raise UsageError(f"a rednet has an even number of at least 4 layers, not {self.depths}")
+        if min(self.seeds, self.steps, self.sweep_steps, self.width, *self.depths) < 1:
+            raise UsageError("seeds, steps, width and depths must be positive")
+        if min(self.rates, default=1) <= 0:
+            raise UsageError("the learning rates must be positive")
+        if self.architecture == "rednet" and len(self.upsamplings) > 1:
+            raise UsageError("a rednet stays at full resolution: cross upsampling with --architecture pyramid")
+
+    @property
+    def arms(self) -> list[Arm]:
+        """All combinations, the activations changing fastest."""
+        others = (self.tasks, self.initialisations, self.skips, self.depths, self.upsamplings, self.optimizers)
+        return [Arm(activation, *rest) for rest in itertools.product(*others) for activation in self.activations]
+
+    @property
+    def crossed(self) -> list[str]:
+        """Names of the arms' fields, beside the activation, in which arms differ."""
+        plurals = {
+            "task": self.tasks,
+            "initialisation": self.initialisations,
+            "skips": self.skips,
+            "depth": self.depths,
+            "upsampling": self.upsamplings,
+            "optimizer": self.optimizers,
+        }
+        return [name for name, values in plurals.items() if len(values) > 1]
+
+    def rates_of(self, arm: Arm) -> tuple[float, ...]:
+        """Return the learning rates to choose from for an arm."""
+        return self.rates or RATES[arm.optimizer]
+
+    def config(self, arm: Arm, rate: float, *, seed: int, steps: int) -> TrainConfig:
+        """Return the configuration of a training: the arm's, and for the rest what is fixed."""
+        widths: tuple[int, ...] = (self.width,)
+        blocks: tuple[int, ...] = (arm.depth // 2,)
+        if self.architecture == "pyramid":
+            widths, blocks = tuple(self.width * 2**level for level in range(arm.depth)), (1,) * arm.depth
+        return TrainConfig(
+            task=arm.task,
+            activation=arm.activation,
+            layout=self.architecture,
+            widths=widths,
+            blocks=blocks,
+            skips=arm.skips,
+            upsampling=arm.upsampling,
+            initialisation=arm.initialisation,
+            level_range=LEVELS[arm.task][0],
+            gray_share=0.0,
+            steps=steps,
+            batch=self.batch,
+            patch=self.patch,
+            optimizer=arm.optimizer,
+            lr=rate,
+            # Float32 throughout: this is about gradients that may be very small.
+            precision="fp32",
+            seed=seed,
+        )
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What may not change when a study goes on; arms and seeds may be added."""
+        names = ("architecture", "width", "steps", "sweep_steps", "batch", "patch", "rates")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name in names}

@@ -1,0 +1,122 @@
+"""The pictures of a study: crops that are cut once and kept in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deconv_cli.images import write_atomically
+from deconv_cli.training.data import PictureSet, split_pictures
+
+TRAINING_CROPS = 1024
+
+
+class Crops:
+    """Crops in memory, as the drawing of batches and the validation take them.
+
+    Parameters
+    ----------
+    pixels
+        N x S x S x 3, uint8.
+    """
+
+    twins: Mapping[Path, Path] | None = None
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+        self.sizes = np.full((len(pixels), 2), pixels.shape[1], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        crop: NDArray[np.uint8] = self.pixels[index]
+        return crop
+
+    def level(self, index: int) -> float:
+        """No crop has a degraded twin."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all arms of a study see.
+
+    Attributes
+    ----------
+    training, seen, validation
+        Crops to train on, some of these to measure on, and crops of pictures that are held out.
+    """
+
+    training: Crops
+    seen: Crops
+    validation: Crops
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all pixels."""
+        digest = hashlib.sha256()
+        for crops in (self.training, self.validation):
+            digest.update(crops.pixels.tobytes())
+        return digest.hexdigest()
+
+
+def cut_data(folders: Sequence[Path], validation: Path | None, patch: int) -> Data:
+    """Cut the crops of a study: random places of random pictures to train on, the middle of those held out.
+
+    Every pixel of the training pictures is equally likely to be cut.
+
+    Parameters
+    ----------
+    folders
+        Folders of pictures, read recursively.
+    validation
+        Folder of pictures to validate on; by default a tenth is held out, as in a training.
+    patch
+        Side of the patches that will be cut from the crops, which have twice the side.
+
+    Raises
+    ------
+    DeconvError
+        If there are no pictures, or none has sides of two patches.
+    """
+    train_paths, validation_paths = split_pictures(folders, validation)
+    side = 2 * patch
+    pictures, held_out = PictureSet(train_paths, side), PictureSet(validation_paths, side)
+    rng = np.random.default_rng(0)
+    areas = pictures.sizes.prod(axis=1).astype(np.float64)
+    # In the order of the pictures, so that each is decoded once.
+    chosen = np.sort(rng.choice(len(pictures), TRAINING_CROPS, p=areas / areas.sum()))
+    training = np.stack([_cut(pictures[int(index)], side, rng) for index in chosen])
+    training = training[rng.permutation(len(training))]
+    middles = np.stack([_middle(held_out[index], side) for index in range(len(held_out))])
+    return Data(Crops(training), Crops(training[: len(middles)]), Crops(middles))
+
+
+def _cut(picture: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    top, left = (int(rng.integers(length - side + 1)) for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
+def _middle(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    top, left = ((length - side) // 2 for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
+def save_data(path: Path, data: Data) -> None:
+    """Write the crops to a file, atomically."""
+    file = BytesIO()
+    np.savez(file, training=data.training.pixels, seen=data.seen.pixels, validation=data.validation.pixels)
+    write_atomically(path, file.getvalue())
+
+
+def load_data(path: Path) -> Data:
+    """Read the crops that `save_data` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Data(*(Crops(arrays[name]) for name in ("training", "seen", "validation")))
