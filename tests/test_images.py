@@ -90,10 +90,6 @@ def test_16_bit_gray_returns_every_sample(kind):
 def test_16_bit_gray_tiff_of_every_kind(photometric, compression, byteorder):
     pixels = noise(dtype=np.uint16)
     data = tiff(pixels, photometric=photometric, compression=compression, byteorder=byteorder)
-    if photometric == "miniswhite" and byteorder == ">":
-        with pytest.raises(DeconvError, match=r"scan\.tif"):
-            read_frame(data, name="scan.tif")
-        return
     frame = read_frame(data)
     assert frame.pixels.dtype == np.dtype("=u2")
     np.testing.assert_array_equal(frame.pixels, ~pixels if photometric == "miniswhite" else pixels)
@@ -168,18 +164,13 @@ def test_unspecified_channels_are_reported():
 @pytest.mark.parametrize(
     "data",
     [
-        png(1, 1, 16, 2, [b"\1\2\3\4\5\6"]),
-        png(1, 1, 16, 6, [b"\1\2\3\4\5\6\7\0"]),
-        png(1, 1, 16, 4, [b"\1\2\3\4"]),
-        png(1, 1, 16, 0, [b"\1\2"], (b"tRNS", b"\1\2")),
-        tiff(noise(3, dtype=np.uint16), photometric="rgb"),
-        tiff(noise(4, dtype=np.uint16), photometric="rgb", extrasamples=["unassalpha"]),
-        tiff(np.ones((HEIGHT, WIDTH), np.float32)),
+        tiff(np.ones((HEIGHT, WIDTH), np.float64)),
         tiff(np.ones((HEIGHT, WIDTH), np.int16)),
         tiff(np.ones((HEIGHT, WIDTH), np.int8)),
         tiff(np.ones((HEIGHT, WIDTH), np.uint32)),
+        tiff(noise(3, dtype=np.uint16), photometric="cielab"),
     ],
-    ids=["rgb", "rgba", "la", "trns", "tiff", "tiff-alpha", "float", "int16", "int8", "uint32"],
+    ids=["float64", "int16", "int8", "uint32", "lab"],
 )
 def test_samples_that_would_lose_bits_are_refused(data, tmp_path):
     (tmp_path / "deep.tif").write_bytes(data)
@@ -225,7 +216,8 @@ def test_truncated_files_are_errors(kind, share, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "message"), [(b"", "empty"), (b"GIF89a" + bytes(40), "not a PNG"), (b"\x89PNG\r\n\x1a\n", "not a PNG")]
+    ("data", "message"),
+    [(b"", "empty"), (b"GIF89a" + bytes(40), "not a picture"), (b"\x89PNG\r\n\x1a\n", "not a picture")],
 )
 def test_other_files_are_errors(data, message):
     with pytest.raises(DeconvError, match=f"thing: .*{message}"):
@@ -242,8 +234,11 @@ def test_missing_files_and_folders_are_errors(tmp_path):
 def test_bombs_are_refused_unopened():
     with pytest.raises(DeconvError, match="megapixels"):
         read_frame(png(100_000, 100_000, 8, 0, [b""]), name="bomb.png")
-    with pytest.raises(DeconvError, match="megapixels"), pytest.warns(Image.DecompressionBombWarning):
-        read_frame(png(25_000, 20_000, 8, 0, [b""]), name="bomb.png")
+    with pytest.raises(DeconvError, match=r"larger than 400 megapixels; raise --max-pixels"):
+        read_frame(png(25_000, 20_000, 16, 2, [b""]), name="bomb.png")
+    with pytest.raises(DeconvError, match="megapixels"):
+        read_frame(SAMPLES["tiff"], max_pixels=HEIGHT * WIDTH - 1)
+    assert read_frame(SAMPLES["tiff"], max_pixels=HEIGHT * WIDTH).pixels.shape == (HEIGHT, WIDTH, 3)
 
 
 @settings(max_examples=60, deadline=None)
@@ -305,8 +300,6 @@ def test_16_bits_are_rounded_to_8_and_reported(kind):
 
 
 def test_what_cannot_be_written_is_an_error():
-    with pytest.raises(DeconvError, match="deep: 16-bit colour"):
-        encode_frame(Frame(noise(3, dtype=np.uint16), name="deep"), "png")
     with pytest.raises(DeconvError, match="wide: cannot be written as WebP"):
         encode_frame(Frame(np.zeros((1, 20_000), np.uint8), name="wide"), "webp")
     with pytest.raises(UsageError, match="did you mean 'webp'"):

@@ -37,7 +37,7 @@ def names(folder, **options):
 def test_suffixes():
     assert format_of(Path("x/scan.TIF")) == "tiff"
     assert format_of(Path("photo.jpeg")) == "jpg"
-    assert format_of(Path("movie.gif")) is None
+    assert format_of(Path("movie.mp4")) is None
     assert all(is_picture(Path("name" + suffix)) for suffix in SUFFIXES)
     assert not is_picture(Path(".png"))
 

@@ -2,18 +2,22 @@
 
 from deconv_cli.images.alpha import bleed_alpha
 from deconv_cli.images.atomic import write_atomically
-from deconv_cli.images.frame import Frame
+from deconv_cli.images.frame import Frame, Picture
 from deconv_cli.images.paths import SUFFIXES, find_pictures, format_of, is_picture
-from deconv_cli.images.reading import MAX_PIXELS, read_frame, read_size
+from deconv_cli.images.reading import MAX_PIXELS, open_picture, read_frame, read_size
 from deconv_cli.images.resampling import crop_to_multiple, downscale, upscale
 from deconv_cli.images.samples import from_float, to_float
-from deconv_cli.images.writing import encode_frame
+from deconv_cli.images.writing import FORMATS, Encoding, check_pages, encode_frame, write_frames
 
 __all__ = [
+    "FORMATS",
     "MAX_PIXELS",
     "SUFFIXES",
+    "Encoding",
     "Frame",
+    "Picture",
     "bleed_alpha",
+    "check_pages",
     "crop_to_multiple",
     "downscale",
     "encode_frame",
@@ -21,9 +25,11 @@ __all__ = [
     "format_of",
     "from_float",
     "is_picture",
+    "open_picture",
     "read_frame",
     "read_size",
     "to_float",
     "upscale",
     "write_atomically",
+    "write_frames",
 ]

@@ -37,8 +37,12 @@ def bleed_alpha(pixels: Samples, alpha: Samples) -> Samples:
 
 def flatten_onto_white(pixels: Samples, alpha: Samples) -> Samples:
     """Composite pixels (H x W or H x W x 3) by their alpha (H x W) onto white; same shape and dtype."""
+    cover = alpha[(...,) + (None,) * (pixels.ndim - 2)]
+    if pixels.dtype == np.float32:
+        blended: Samples = pixels * cover + (1 - cover)
+        return blended
     white = int(np.iinfo(pixels.dtype).max)
-    cover = alpha.astype(np.uint32)[(...,) + (None,) * (pixels.ndim - 2)]
+    cover = cover.astype(np.uint32)
     mixed = (pixels * cover + white * (white - cover) + white // 2) // white
     flat: Samples = mixed.astype(pixels.dtype)
     return flat

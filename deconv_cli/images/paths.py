@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deconv_cli.errors import DeconvError
+from deconv_cli.images.optional import RAW_SUFFIXES
 
 SUFFIXES = MappingProxyType(
     {
@@ -19,9 +20,19 @@ SUFFIXES = MappingProxyType(
         ".bmp": "bmp",
         ".tif": "tiff",
         ".tiff": "tiff",
+        ".gif": "gif",
+        ".apng": "png",
+        ".avif": "avif",
+        ".jp2": "jp2",
+        ".j2k": "jp2",
+        ".jpx": "jp2",
+        ".jxl": "jxl",
+        ".heic": "heif",
+        ".heif": "heif",
+        **dict.fromkeys(sorted(RAW_SUFFIXES), "raw"),
     }
 )
-"""The format of every supported suffix (lower case)."""
+"""The format of every supported suffix (lower case); "raw" is read only."""
 
 
 def format_of(path: Path) -> str | None:

@@ -1,35 +1,49 @@
-"""Reading a picture file whole: every pixel at its full depth, or a refusal that says why."""
+"""Reading a picture file whole: every page and pixel at its full depth, or a refusal that says why."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from deconv_cli.errors import DeconvError
+from deconv_cli.images import boxes, colour, optional, png, tiff
 from deconv_cli.images import exif as exif_block
-from deconv_cli.images.frame import Frame, Samples
+from deconv_cli.images.frame import Frame, Picture, Samples
 from deconv_cli.images.jpeg import estimate_quality
 
 MAX_PIXELS = 400_000_000
-"""Larger pictures are refused: a file of a few kilobytes can claim any size."""
+"""Larger pictures are refused unless asked for: a file of a few kilobytes can claim any size."""
+MAX_ANIMATION = 10
+"""How many times `MAX_PIXELS` all frames of an animation may have together: they are held in memory."""
 
-# Pillow's own limit, which it reads from its module, is too low for scans.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-
-_FORMATS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff"}
-_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "YCbCr": "RGB"}
+_FORMATS = {
+    "PNG": "png",
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "WEBP": "webp",
+    "BMP": "bmp",
+    "DIB": "bmp",
+    "TIFF": "tiff",
+    "GIF": "gif",
+    "AVIF": "avif",
+    "JPEG2000": "jp2",
+}
+_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "YCbCr": "RGB", "RGBX": "RGB"}
 """What opaque 8-bit modes are converted to."""
+_ANIMATED = {"png", "gif", "webp", "avif"}
+_STRIP = 1 << 24
+"""Pixels converted at a time, so that a large picture is not in memory three times."""
 
 _DAMAGE = (
     OSError,
@@ -40,24 +54,17 @@ _DAMAGE = (
     LookupError,
     ArithmeticError,
     RuntimeError,
+    AttributeError,
+    AssertionError,
     struct.error,
     zlib.error,
 )
-"""What Pillow's decoders are known to raise on damaged files."""
-
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_X_RESOLUTION, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLE_FORMAT = (
-    258,
-    262,
-    282,
-    338,
-    339,
-)
+"""What the decoders are known to raise on damaged files."""
 
 
-def read_frame(source: Path | bytes, *, name: str | None = None) -> Frame:
-    """Read a picture: PNG, JPEG, WebP, BMP or TIFF, told by its content and not by its suffix.
-
-    Palettes and bilevel pictures become RGB or gray, CMYK becomes sRGB with a warning.
+@contextmanager
+def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]:
+    """Open a picture file of any supported format, told by its content and not by its suffix.
 
     Parameters
     ----------
@@ -65,6 +72,35 @@ def read_frame(source: Path | bytes, *, name: str | None = None) -> Frame:
         A file, or the bytes of one.
     name
         What messages call the picture; by default its path.
+    max_pixels
+        Refuse larger pictures.
+
+    Yields
+    ------
+    Picture
+        What the header says; `frames` decodes as it is iterated, within the block.
+
+    Raises
+    ------
+    DeconvError
+        If the file is missing, damaged, of another format or too large, or holds more bits a sample than can be
+        read; also while iterating the frames.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "standard input")
+    with ExitStack() as stack:
+        with _decoding(name, max_pixels):
+            stream = stack.enter_context(_stream(source))
+            picture = _Opened(stream, name, max_pixels).open()
+        yield replace(picture, frames=_guarded(picture.frames, name, max_pixels))
+
+
+def read_frame(source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Read a file that holds one picture; CMYK becomes sRGB with a warning.
+
+    Parameters
+    ----------
+    source, name, max_pixels
+        See `open_picture`.
 
     Returns
     -------
@@ -74,29 +110,15 @@ def read_frame(source: Path | bytes, *, name: str | None = None) -> Frame:
     Raises
     ------
     DeconvError
-        If the file is missing, damaged, of another format or larger than `MAX_PIXELS`, or holds several
-        pictures or more bits a sample than can be read.
+        As `open_picture` does, and if the file holds several pictures.
     """
-    name = name or (str(source) if isinstance(source, Path) else "standard input")
-    with _decoding(name):
-        data = source.read_bytes() if isinstance(source, Path) else source
-        with _open(io.BytesIO(data), name) as image:
-            image.load()
-            pixels, alpha, warnings = _samples(image, name)
-            metadata = _read_metadata(image)
-            return Frame(
-                pixels=_turn(pixels, metadata.orientation),
-                alpha=None if alpha is None else _turn(alpha, metadata.orientation),
-                format=_FORMATS[image.format or ""],
-                name=name,
-                icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
-                exif=metadata.exif,
-                xmp=metadata.xmp,
-                dpi=_resolution(image, metadata.orientation),
-                jpeg_quality=_jpeg_quality(image),
-                lossless=_is_lossless(image, data),
-                warnings=(*warnings, *metadata.warnings),
+    with open_picture(source, name=name, max_pixels=max_pixels) as picture:
+        if picture.count > 1:
+            raise DeconvError(
+                f"{picture.name}: holds {picture.count} pages or frames; split it into single pictures first"
             )
+        frame, converted = colour.without_black(next(picture.frames))
+    return replace(frame, warnings=(*frame.warnings, converted)) if converted else frame
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -105,132 +127,317 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises
     ------
     DeconvError
-        As `read_frame` does, except for damage further on in the file.
+        As `open_picture` does, except for damage further on in the file.
     """
-    with _decoding(str(path)), path.open("rb") as file, _open(file, str(path)) as image:
-        width, height = image.size
-        # Pillow turns TIFFs by itself, and gives their upright size.
-        sideways = not isinstance(image, TiffImageFile) and _read_metadata(image).orientation >= 5
-        return (height, width) if sideways else (width, height)
+    with open_picture(path) as picture:
+        return picture.width, picture.height
+
+
+def _stream(source: Path | bytes) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+
+
+def _guarded(frames: Iterator[Frame], name: str, max_pixels: int) -> Iterator[Frame]:
+    """Pass frames on; what goes wrong in decoding them becomes a DeconvError."""
+    while True:
+        with _decoding(name, max_pixels):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
 
 
 @contextmanager
-def _decoding(name: str) -> Iterator[None]:
+def _decoding(name: str, max_pixels: int) -> Iterator[None]:
     """Turn what goes wrong in reading the picture `name` into a DeconvError."""
     try:
         yield
     except FileNotFoundError as error:
         raise DeconvError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
-        message = "not a PNG, JPEG, WebP, BMP or TIFF picture, damaged, or of a rare kind that cannot be read"
+        message = "not a picture of a supported format, damaged, or of a rare kind that cannot be read"
         raise DeconvError(f"{name}: {message}") from error
     except Image.DecompressionBombError as error:
-        raise _too_large(name) from error
+        raise _too_large(name, max_pixels) from error
     except MemoryError as error:
         raise DeconvError(f"{name}: too large for the memory of this machine; cut it into parts first") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno:
             raise DeconvError(f"{name}: cannot be read ({error.strerror})") from error
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DeconvError(f"{name}: the picture is damaged or incomplete ({reason})") from error
 
 
-def _too_large(name: str) -> DeconvError:
-    return DeconvError(f"{name}: larger than {MAX_PIXELS // 10**6} megapixels; cut it into parts first")
+def _too_large(name: str, max_pixels: int) -> DeconvError:
+    return DeconvError(f"{name}: larger than {max_pixels / 10**6:g} megapixels; raise --max-pixels if it is genuine")
 
 
-def _open(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """Open a picture without decoding it; refuse what could only be read in part or with fewer bits."""
-    header = stream.read(26)
-    if not header:
-        raise DeconvError(f"{name}: the file is empty")
-    stream.seek(0)
-    image = Image.open(stream, formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF"))
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name)
-    count = getattr(image, "n_frames", 1)
-    if count > 1 and not isinstance(image, JpegImageFile):
-        raise DeconvError(f"{name}: holds {count} pages or frames; split it into single pictures first")
-    if image.format == "PNG":
-        _check_png(image, header, name)
-    if isinstance(image, TiffImageFile):
-        _check_tiff(image, name)
-    return image
+def _too_deep(name: str, what: str) -> DeconvError:
+    return DeconvError(f"{name}: {what} cannot be read without loss; save it with 8 or 16 bits, or float32, first")
 
 
-def _check_png(image: Image.Image, header: bytes, name: str) -> None:
-    if header[12:16] != b"IHDR":
-        raise ValueError("the first chunk is not IHDR")
-    depth = header[24]
-    if depth > 8 and (image.mode != "I;16" or "transparency" in image.info):
-        raise _too_deep(name, f"{depth}-bit colour or transparency")
-    if depth < 8 and image.mode == "L" and "transparency" in image.info:
+@dataclass(frozen=True)
+class _Opened:
+    """A stream, told apart by its first bytes and read by the decoder that loses nothing of it."""
+
+    stream: BinaryIO
+    name: str
+    max_pixels: int
+
+    def open(self) -> Picture:
+        header = self.stream.read(64)
+        self.stream.seek(0)
+        if not header:
+            raise DeconvError(f"{self.name}: the file is empty")
+        readers: tuple[tuple[bool, Callable[[], Picture]], ...] = (
+            (optional.is_raw(self.name), self._raw),
+            (header.startswith(tiff.MAGIC), self._tiff),
+            (header.startswith(png.SIGNATURE), lambda: self._png(header)),
+            (header.startswith((boxes.JP2_SIGNATURE, boxes.J2K_SIGNATURE)), self._jpeg_2000),
+            (header.startswith((boxes.JXL_SIGNATURE, boxes.JXL_CODESTREAM)), self._jpeg_xl),
+            (header[4:8] == b"ftyp", lambda: self._iso_media(header)),
+        )
+        return next((read for fits, read in readers if fits), self._pillow)()
+
+    def _raw(self) -> Picture:
+        return self._single("raw", optional.raw_size(self.stream), lambda: optional.read_raw(self.stream, self.name))
+
+    def _jpeg_xl(self) -> Picture:
+        data = self.stream.read()
+        return self._single("jxl", boxes.jxl_size(data), lambda: optional.read_jxl(data))
+
+    def _single(self, kind: str, size: tuple[int, int] | None, decode: Callable[[], Frame], width: int = 3) -> Picture:
+        """Make a picture of one frame; without a size in the header it is decoded at once."""
+        if size:
+            self._check_size(*size)
+            return Picture(self.name, kind, *size, 1, self._finish(decode, kind), bytes_per_pixel=width)
+        frame = next(self._finish(decode, kind))
+        height, columns = frame.pixels.shape[:2]
+        return Picture(self.name, kind, columns, height, 1, iter([frame]), bytes_per_pixel=width)
+
+    def _finish(self, decode: Callable[[], Frame], kind: str) -> Iterator[Frame]:
+        frame = decode()
+        height, width = frame.pixels.shape[:2]
+        self._check_size(width, height)
+        yield replace(frame, format=kind, name=self.name)
+
+    def _check_size(self, width: int, height: int, count: int = 1) -> None:
+        if width * height > self.max_pixels or width * height * count > MAX_ANIMATION * self.max_pixels:
+            raise _too_large(self.name, self.max_pixels)
+
+    def _tiff(self) -> Picture:
+        opened, pages = tiff.open_pages(self.stream)
+        refuse = tiff.Refuse(lambda: _too_large(self.name, self.max_pixels), lambda what: _too_deep(self.name, what))
+        tiff.check(pages[0], self.max_pixels, refuse)
+        return Picture(
+            self.name,
+            "tiff",
+            *tiff.shape_of(pages[0]),
+            len(pages),
+            self._tiff_frames(opened, pages, refuse),
+            bytes_per_pixel=tiff.bytes_per_pixel(pages[0]),
+        )
+
+    def _tiff_frames(self, opened: Any, pages: list[Any], refuse: tiff.Refuse) -> Iterator[Frame]:  # noqa: ANN401
+        dropped = len(opened.pages) - len(pages)
+        for number, page in enumerate(pages):
+            tiff.check(page, self.max_pixels, refuse)
+            frame = tiff.read_page(opened, page, self.stream, self._tiff_page_by_pillow, self.name)
+            if number == 0 and dropped:
+                frame = replace(frame, warnings=(*frame.warnings, f"{dropped} reduced copies were left out"))
+            yield _turned(frame, tiff.orientation_of(page))
+
+    def _tiff_page_by_pillow(self, index: int) -> Frame:
+        self.stream.seek(0)
+        image = _open_image(self.stream, ("TIFF",))
+        assert isinstance(image, TiffImageFile)
+        image.seek(index)
+        # Pillow turns TIFFs by itself when it loads them; here it is done once for all decoders.
+        image.tag_v2[274] = 1
+        image.load()
+        return _samples(image, self.name)
+
+    def _png(self, header: bytes) -> Picture:
+        if header[12:16] != b"IHDR" or len(header) < png.HEADER_END:
+            raise UnidentifiedImageError
+        if header[24] <= 8:
+            return self._pillow()
+        width, height = struct.unpack_from(">II", header, 16)
+        self._check_size(width, height)
+        channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(header[25], 3)
+        return Picture(self.name, "png", *self._upright_size(), 1, self._deep_png(), bytes_per_pixel=2 * channels)
+
+    def _upright_size(self) -> tuple[int, int]:
+        image = _open_image(self.stream, ("PNG",))
+        if getattr(image, "n_frames", 1) > 1:
+            raise _too_deep(self.name, "16-bit animation")
+        size = _upright(image.size, _read_metadata(image).orientation)
+        self.stream.seek(0)
+        return size
+
+    def _deep_png(self) -> Iterator[Frame]:
+        data = self.stream.read()
+        image = _open_image(io.BytesIO(data), ("PNG",))
+        metadata = _read_metadata(image)
+        pixels, alpha = png.decode_deep(data)
+        yield self._with_metadata(Frame(pixels, alpha), image, metadata, data)
+
+    def _jpeg_2000(self) -> Picture:
+        image = _open_image(self.stream, ("JPEG2000",))
+        self._check_size(*image.size)
+        return self._single("jp2", image.size, self._decode_jpeg_2000)
+
+    def _decode_jpeg_2000(self) -> Frame:
+        self.stream.seek(0)
+        return optional.read_jp2(self.stream.read(), self.name)
+
+    def _iso_media(self, header: bytes) -> Picture:
+        brands = header[8:12] + header[16:48]
+        if b"avi" in brands:
+            data = self.stream.read()
+            depth = boxes.depth_of(data)
+            self.stream.seek(0)
+            image = _open_image(self.stream, ("AVIF",))
+            if depth <= 8:
+                self.stream.seek(0)
+                return self._pillow()
+            if getattr(image, "n_frames", 1) > 1:
+                raise _too_deep(self.name, f"{depth}-bit animation")
+            metadata = _read_metadata(image)
+            return self._single(
+                "avif",
+                image.size,
+                lambda: self._with_metadata(optional.read_deep_avif(data, depth), image, metadata, b""),
+            )
+        if any(brand in brands for brand in (b"hei", b"hev", b"mif1", b"msf1")):
+            return self._single("heif", None, lambda: optional.read_heif(self.stream, self.name, self.max_pixels))
+        raise UnidentifiedImageError
+
+    def _pillow(self) -> Picture:
+        image = _open_image(self.stream, ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF"))
+        kind = _FORMATS[image.format or ""]
+        count = getattr(image, "n_frames", 1) if kind in _ANIMATED else 1
+        self._check_size(*image.size, count)
+        still_first = bool(getattr(image, "default_image", False))
+        loop = image.info.get("loop")
+        return Picture(
+            self.name,
+            kind,
+            *_upright(image.size, _read_metadata(image).orientation),
+            count,
+            self._pillow_frames(image, count, still_first=still_first),
+            animated=count > 1,
+            loop=loop,
+            still_first=still_first,
+            bytes_per_pixel=len(image.getbands()),
+        )
+
+    def _pillow_frames(self, image: ImageFile.ImageFile, count: int, *, still_first: bool) -> Iterator[Frame]:
+        data = b""
+        if image.format in {"PNG", "WEBP"}:
+            self.stream.seek(0)
+            data = self.stream.read()
+            self.stream.seek(0)
+        for index in range(count):
+            if count > 1:
+                image.seek(index)
+            metadata = _read_metadata(image)
+            _mend_transparency(image, data)
+            image.load()
+            frame = self._with_metadata(_samples(image, self.name), image, metadata, data)
+            if count > 1 and not (still_first and index == 0):
+                frame = replace(frame, duration=float(image.info.get("duration") or 0))
+            yield frame
+
+    def _with_metadata(self, frame: Frame, image: Image.Image, metadata: _Metadata, data: bytes) -> Frame:
+        kind = _FORMATS[image.format or ""]
+        comment = image.info.get("comment") if kind in {"jpg", "gif"} else None
+        frame = replace(
+            frame,
+            format=kind,
+            name=self.name,
+            icc=image.info.get("icc_profile") or None,
+            exif=metadata.exif,
+            xmp=metadata.xmp,
+            iptc=_iptc(image),
+            dpi=_resolution(image, metadata.orientation),
+            comment=comment.encode() if isinstance(comment, str) else comment or None,
+            chunks=png.kept_chunks(data) if kind == "png" else (),
+            palette=image.mode in {"P", "PA"} or kind == "gif",
+            jpeg_quality=_jpeg_quality(image),
+            lossless=_is_lossless(image, data),
+            warnings=(*frame.warnings, *metadata.warnings),
+        )
+        return _turned(frame, metadata.orientation)
+
+
+def _open_image(stream: IO[bytes], formats: tuple[str, ...]) -> ImageFile.ImageFile:
+    """Open a picture by Pillow without decoding it."""
+    # Sizes are checked here, with a limit that can be raised; Pillow's own would be the same for all.
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(stream, formats=formats)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (size[1], size[0]) if orientation >= 5 else size
+
+
+def _mend_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
+    depth = data[24] if image.format == "PNG" else 8
+    if depth < 8 and image.mode == "L" and isinstance(image.info.get("transparency"), int):
         # Pillow stretches the samples to 8 bits but leaves the transparent one as it is in the file.
         image.info["transparency"] *= 255 // (2**depth - 1)
 
 
-def _check_tiff(image: TiffImageFile, name: str) -> None:
-    bits = image.tag_v2.get(_TIFF_BITS, (1,))
-    if max(bits) > 8 and (bits != (16,) or not image.mode.startswith("I;16")):
-        raise _too_deep(name, f"{max(bits)}-bit samples of this kind")
-    if set(image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (1,))) & {2, 3}:
-        raise _too_deep(name, "signed or floating-point samples")
-
-
-def _too_deep(name: str, what: str) -> DeconvError:
-    return DeconvError(f"{name}: {what} cannot be read without loss; save it with 8 bits, or as 16-bit gray, first")
-
-
-def _samples(image: ImageFile.ImageFile, name: str) -> tuple[Samples, Samples | None, list[str]]:
-    """Return pixels, alpha and warnings."""
+def _samples(image: Image.Image, name: str) -> Frame:
+    """Return pixels, alpha, black and warnings."""
     warnings = []
     if isinstance(image, JpegImageFile) and "mp" in image.info:
         warnings.append("only the main picture was read; previews or a gain map beside it were left out")
-    if isinstance(image, TiffImageFile) and 0 in image.tag_v2.get(_TIFF_EXTRA_SAMPLES, ()):
+    if isinstance(image, TiffImageFile) and 0 in image.tag_v2.get(338, ()):
         warnings.append("extra channels of unspecified meaning were left out")
-    if image.mode.startswith("I;16"):
-        return _gray16(image), None, warnings
     if image.mode == "CMYK":
-        warnings.append("CMYK was converted to sRGB")
-        return np.array(_cmyk_to_srgb(image)), None, warnings
+        inks = ~_array(image, "CMYK")
+        return Frame(np.ascontiguousarray(inks[..., :3]), None, inks[..., 3].copy(), warnings=tuple(warnings))
     if image.has_transparency_data:
-        layers = np.array(image.convert("LA" if image.mode in {"1", "L", "LA", "La"} else "RGBA"))
-        pixels, alpha = layers[..., :-1], np.ascontiguousarray(layers[..., -1])
+        layers = _array(image, "LA" if image.mode in {"1", "L", "LA", "La"} else "RGBA")
+        pixels, alpha = np.ascontiguousarray(layers[..., :-1]), np.ascontiguousarray(layers[..., -1])
         pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     elif image.mode in _MODES:
-        pixels, alpha = np.array(image.convert(_MODES[image.mode])), None
+        pixels, alpha = _array(image, _MODES[image.mode]), None
     else:
         raise DeconvError(f"{name}: {image.mode} colours cannot be read; convert it to RGB first")
     if image.mode in {"P", "PA"} and _is_gray(pixels, image.info.get("icc_profile")):
         pixels = pixels[..., 0]
-    return np.ascontiguousarray(pixels), alpha, warnings
+    return Frame(np.ascontiguousarray(pixels), alpha, warnings=tuple(warnings))
 
 
-def _gray16(image: ImageFile.ImageFile) -> Samples:
-    samples: Samples = np.array(image).astype(np.uint16)
-    # Pillow inverts white-is-zero samples of up to 8 bits, but not these.
-    inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
-    return ~samples if inverted else samples
+def _array(image: Image.Image, mode: str) -> Samples:
+    """Convert a decoded picture to an array of that mode, some rows at a time."""
+    channels = Image.getmodebands(mode)
+    out = np.empty((image.height, image.width, channels) if channels > 1 else (image.height, image.width), np.uint8)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        out[top : top + rows] = np.asarray(part if part.mode == mode else part.convert(mode))
+    return out
 
 
 def _is_gray(rgb: Samples, icc: bytes | None) -> bool:
     """Tell whether H x W x 3 pixels can be kept as gray: channels equal, and no profile that wants three."""
-    of_three_channels = icc is not None and icc[16:20] != b"GRAY"
-    return not of_three_channels and bool((rgb == rgb[..., :1]).all())
+    of_three_channels = icc is not None and not colour.is_gray_profile(icc)
+    return rgb.ndim == 3 and not of_three_channels and bool((rgb == rgb[..., :1]).all())
 
 
-def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
-    """Convert by the picture's ICC profile; by Pillow's rule of thumb if it has none that works."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info.get("icc_profile") or b""))
-        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (OSError, ImageCms.PyCMSError):
-        converted = None
-    return converted or image.convert("RGB")
+def _turned(frame: Frame, orientation: int) -> Frame:
+    """Turn a frame upright by EXIF orientation (1 to 8)."""
+    return frame if orientation == 1 else frame.map_layers(lambda layer: _turn(layer, orientation))
 
 
 def _turn(samples: Samples, orientation: int) -> Samples:
-    """Turn samples upright by EXIF orientation (1 to 8)."""
     if orientation in {5, 6, 7, 8}:
         samples = samples.swapaxes(0, 1)
     if orientation in {2, 3, 6, 7}:
@@ -250,34 +457,42 @@ class _Metadata:
     warnings: tuple[str, ...]
 
 
-def _read_metadata(image: ImageFile.ImageFile) -> _Metadata:
+def _read_metadata(image: Image.Image) -> _Metadata:
     block, orientation = None, None
     warnings: tuple[str, ...] = ()
     try:
         block, orientation = _read_exif(image)
     except exif_block.MALFORMED:
-        warnings = ("the EXIF block is malformed and was left out",)
+        warnings = ("malformed EXIF was left out",)
     xmp, xmp_orientation = exif_block.make_xmp_upright(image.info.get("xmp") or b"")
     orientation = orientation or xmp_orientation or 1
     return _Metadata(block, xmp or None, orientation if 1 <= orientation <= 8 else 1, warnings)
 
 
-def _read_exif(image: ImageFile.ImageFile) -> tuple[bytes | None, int | None]:
+def _read_exif(image: Image.Image) -> tuple[bytes | None, int | None]:
     """Return the EXIF block set upright, and the orientation it had."""
-    if isinstance(image, TiffImageFile):
-        return exif_block.describe(image.getexif()), None
     if block := image.info.get("exif"):
         return exif_block.make_upright(block)
     if profile := image.info.get("Raw profile type exif"):
-        # ImageMagick's way, before PNG had a chunk for it: name, length and hexadecimal digits as text.
-        return exif_block.make_upright(bytes.fromhex("".join(profile.split("\n")[3:])))
+        # ImageMagick's way, before PNG had a chunk for it.
+        return exif_block.make_upright(png.decode_profile(profile))
     return None, None
 
 
-def _resolution(image: ImageFile.ImageFile, orientation: int) -> tuple[float, float] | None:
+def _iptc(image: Image.Image) -> bytes | None:
+    resources = image.info.get("photoshop")
+    if isinstance(resources, dict) and isinstance(resources.get(0x0404), bytes):
+        return resources[0x0404] or None
+    if profile := image.info.get("Raw profile type iptc"):
+        try:
+            return png.decode_profile(profile) or None
+        except ValueError:
+            return None
+    return None
+
+
+def _resolution(image: Image.Image, orientation: int) -> tuple[float, float] | None:
     """Return dots per inch along the upright picture's width and height, if the file gives them sensibly."""
-    if isinstance(image, TiffImageFile) and _TIFF_X_RESOLUTION not in image.tag_v2:
-        return None  # Pillow says 1 dpi
     try:
         x, y = (float(value) for value in image.info["dpi"])
     except (LookupError, TypeError, ValueError, ZeroDivisionError):
@@ -287,26 +502,26 @@ def _resolution(image: ImageFile.ImageFile, orientation: int) -> tuple[float, fl
     return (y, x) if orientation >= 5 else (x, y)
 
 
-def _jpeg_quality(image: ImageFile.ImageFile) -> int | None:
+def _jpeg_quality(image: Image.Image) -> int | None:
     if not isinstance(image, JpegImageFile):
         return None
     luminance = image.quantization.get(image.layer[0][3])
     return None if luminance is None else estimate_quality(luminance)
 
 
-def _is_lossless(image: ImageFile.ImageFile, data: bytes) -> bool:
+def _is_lossless(image: Image.Image, data: bytes) -> bool:
     if image.format == "WEBP":
         return b"VP8L" in _riff_chunks(data)
-    if isinstance(image, TiffImageFile):
-        return "jpeg" not in str(image.info.get("compression")) and image.info.get("compression") != "webp"
-    return not isinstance(image, JpegImageFile)
+    return image.format not in {"JPEG", "MPO", "AVIF"}
 
 
 def _riff_chunks(data: bytes) -> set[bytes]:
-    """Return the names of the chunks in a RIFF file, such as a WebP."""
+    """Return the names of the chunks in a RIFF file, such as a WebP, those of its frames included."""
     names, position = set(), 12
     while position + 8 <= len(data):
-        names.add(data[position : position + 4])
+        name = data[position : position + 4]
+        names.add(name)
         (length,) = struct.unpack_from("<I", data, position + 4)
-        position += 8 + length + length % 2
+        # A frame of an animation holds chunks behind 16 bytes of its own.
+        position += 8 + (16 if name == b"ANMF" else length + length % 2)
     return names

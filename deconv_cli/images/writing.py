@@ -1,36 +1,99 @@
-"""Encoding a picture as a file, and saying what the format could not hold."""
+"""Encoding pictures as files, and saying what the format could not hold."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import IO, Any, Literal
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from deconv_cli.errors import DeconvError, unknown_name
-from deconv_cli.images import exif as exif_block
+from deconv_cli.images import boxes, colour, png, tiff
 from deconv_cli.images.alpha import flatten_onto_white
 from deconv_cli.images.frame import Frame, Samples
+from deconv_cli.images.samples import from_float
 
 DEFAULT_QUALITY = 95
+GIF_COLOURS = 256
 
-_METADATA = {"icc": "ICC profile", "exif": "EXIF", "xmp": "XMP", "dpi": "resolution"}
-_HOLDS = {
-    "png": {"16 bits", "alpha", "gray", *_METADATA},
-    "jpg": {"gray", *_METADATA},
-    "webp": {"alpha", "icc", "exif", "xmp"},
-    "bmp": {"gray", "dpi"},
-    "tiff": {"16 bits", "alpha", "gray", *_METADATA},
+_METADATA = {
+    "icc": "ICC profile",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "dpi": "resolution",
+    "comment": "comment",
+    "chunks": "PNG text",
+    "tags": "TIFF tags",
 }
-_LONGEST = {("jpg", "exif"): 65_533, ("jpg", "xmp"): 65_504}
+_ALL_BUT_TAGS = frozenset(_METADATA) - {"tags"}
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What a file format can hold."""
+
+    label: str
+    holds: frozenset[str]
+    depths: tuple[type[np.generic], ...] = (np.uint8,)
+    gray: bool = True
+    alpha: bool = True
+    black: bool = False
+    animation: bool = False
+    pages: bool = False
+
+
+_FORMATS = {
+    "png": _Format("PNG", _ALL_BUT_TAGS, (np.uint8, np.uint16), animation=True),
+    "jpg": _Format("JPEG", _ALL_BUT_TAGS - {"chunks"}, alpha=False, black=True),
+    "webp": _Format("WebP", frozenset({"icc", "exif", "xmp"}), gray=False, animation=True),
+    "bmp": _Format("BMP", frozenset({"dpi"}), alpha=False),
+    "tiff": _Format(
+        "TIFF",
+        frozenset({"icc", "exif", "xmp", "iptc", "dpi", "tags"}),
+        (np.uint8, np.uint16, np.float32),
+        black=True,
+        pages=True,
+    ),
+    "gif": _Format("GIF", frozenset({"comment"}), animation=True),
+    "avif": _Format("AVIF", frozenset({"icc", "exif", "xmp"}), gray=False, animation=True),
+    "jp2": _Format("JPEG 2000", frozenset({"icc", "exif", "xmp"}), (np.uint8, np.uint16)),
+    "jxl": _Format("JPEG XL", frozenset({"exif", "xmp"}), (np.uint8, np.uint16, np.float32)),
+    "heif": _Format("HEIF", frozenset({"icc", "exif", "xmp"}), gray=False),
+}
+FORMATS = tuple(_FORMATS)
+"""The formats that can be written."""
+
+_LONGEST = {("jpg", "exif"): 65_533, ("jpg", "xmp"): 65_504, ("jpg", "iptc"): 65_500, ("jpg", "comment"): 65_533}
 """Bytes that fit into one JPEG segment."""
 
-_LABELS = {"png": "PNG", "jpg": "JPEG", "webp": "WebP", "bmp": "BMP", "tiff": "TIFF"}
-_XMP_CHUNK = b"XML:com.adobe.xmp\0\0\0\0\0"
-_TIFF_XMP = 700
+
+@dataclass(frozen=True)
+class Encoding:
+    """How to write a picture.
+
+    Attributes
+    ----------
+    quality
+        1 to 100 for the lossy formats, no matter to the others. By default a JPEG gets 95, or the quality that the
+        picture had as a JPEG if that was higher; WebP, AVIF, JPEG 2000 and JPEG XL are lossless if the picture's file
+        was, else they get 95.
+    metadata
+        ``strip`` leaves out EXIF, XMP, IPTC, resolution, text, tags and the ICC profile; the colours are converted to
+        sRGB first, so that they stay what they were.
+    palette
+        Write a picture that was stored by a palette with one of 256 colours again, where the format has palettes.
+    subsampling
+        Of the colour in a JPEG.
+    """
+
+    quality: int | None = None
+    metadata: Literal["keep", "strip"] = "keep"
+    palette: bool = False
+    subsampling: Literal["4:4:4", "4:2:0"] = "4:4:4"
 
 
 def encode_frame(
@@ -40,139 +103,376 @@ def encode_frame(
     quality: int | None = None,
     subsampling: Literal["4:4:4", "4:2:0"] = "4:4:4",
     metadata: Literal["keep", "strip"] = "keep",
+    palette: bool = False,
 ) -> tuple[bytes, tuple[str, ...]]:
-    """Encode a picture as a file of the given format.
-
-    PNG, BMP and TIFF (uncompressed) are lossless.
-
-    Parameters
-    ----------
-    frame
-        The picture; transparency that the format cannot hold is flattened onto white.
-    format
-        "png", "jpg", "webp", "bmp" or "tiff".
-    quality
-        1 to 100 for JPEG and WebP, no matter to the others. By default a JPEG gets 95, or the quality that
-        the picture had as a JPEG if that was higher; a WebP is lossless if the picture's file was, else it
-        gets 95.
-    subsampling
-        Of the colour in a JPEG.
-    metadata
-        "strip" leaves out EXIF, XMP and resolution. The ICC profile stays: without it the colours
-        would be others.
+    """Encode one picture as a file of the given format; see `write_frames`.
 
     Returns
     -------
     tuple[bytes, tuple[str, ...]]
-        The file, and what the format could not hold, a sentence each.
+        The file, and what the format could not hold, a phrase each.
+    """
+    file = io.BytesIO()
+    warnings = write_frames(file, [frame], format, Encoding(quality, metadata, palette, subsampling))
+    return file.getvalue(), warnings
+
+
+def check_pages(name: str, target: str, count: int, *, animated: bool) -> None:
+    """Refuse to write several pages or frames into a format that holds one, or pages as an animation.
 
     Raises
     ------
     DeconvError
-        If the picture cannot be written in this format: too large for it, or 16-bit colour.
+        If it is so.
     UsageError
         If there is no such format.
     """
-    if format not in _HOLDS:
-        raise unknown_name("format", format, _HOLDS)
-    if metadata == "strip":
-        frame = replace(frame, exif=None, xmp=None, dpi=None)
-    frame, warnings = _fit(frame, format)
-    file = io.BytesIO()
+    what = _find_format(target)
+    if count <= 1 or what.pages or (animated and what.animation):
+        return
+    kind, wanted = ("frames", "png, gif or webp") if animated else ("pages", "tiff")
+    raise DeconvError(f"{name}: holds {count} {kind}, which {what.label} cannot; choose {wanted}")
+
+
+def write_frames(
+    file: IO[bytes],
+    frames: Iterable[Frame],
+    format: str,  # noqa: A002
+    encoding: Encoding = Encoding(),
+    *,
+    count: int = 1,
+    loop: int | None = None,
+    still_first: bool = False,
+) -> tuple[str, ...]:
+    """Write a picture, the pages of a document or the frames of an animation to a file.
+
+    PNG, BMP and TIFF are lossless. Pages are written as they come; the frames of an animation are
+    gathered first.
+
+    Parameters
+    ----------
+    file
+        Empty, open for reading and writing.
+    frames
+        What to write; transparency that the format cannot hold is flattened onto white.
+    format
+        A name in `FORMATS`.
+    encoding
+        How to write it.
+    count
+        How many frames there will be.
+    loop
+        How often an animation plays; 0 for ever.
+    still_first
+        Whether the first frame stands outside the animation (APNG).
+
+    Returns
+    -------
+    tuple[str, ...]
+        What the format could not hold, a phrase each, once for all frames.
+
+    Raises
+    ------
+    DeconvError
+        If the picture cannot be written in this format.
+    UsageError
+        If there is no such format.
+    """
+    what = _find_format(format)
+    warnings: dict[str, None] = {}
+
+    def fitted() -> Iterator[Frame]:
+        for frame in frames:
+            fit, lost = _fit(frame, format, encoding)
+            warnings.update(dict.fromkeys(lost))
+            yield fit
+
+    name = "picture"
     try:
-        _to_image(frame, format).save(file, **_options(frame, format, quality, subsampling))
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DeconvError(f"{frame.name}: cannot be written as {_LABELS[format]} ({reason})") from error
-    return file.getvalue(), warnings
+        if format == "tiff":
+            tiff.write_pages(file, fitted(), count=count)
+        elif count > 1:
+            _write_animation(file, list(fitted()), format, encoding, loop=loop, still_first=still_first)
+        else:
+            (frame,) = fitted()
+            name = frame.name
+            _WRITERS[format](file, frame, encoding)
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # The disk, not the picture.
+        reason = " ".join(str(error).split())
+        raise DeconvError(f"{name}: cannot be written as {what.label} ({reason})") from error
+    return tuple(warnings)
 
 
-def _fit(frame: Frame, target: str) -> tuple[Frame, tuple[str, ...]]:
+def _find_format(name: str) -> _Format:
+    if name not in _FORMATS:
+        raise unknown_name("format", name, _FORMATS)
+    return _FORMATS[name]
+
+
+def _fit(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, list[str]]:
     """Take from the picture what the format cannot hold, and say what that was."""
-    label, holds, warnings = _LABELS[target], _HOLDS[target], []
-    if frame.pixels.dtype == np.uint16 and "16 bits" not in holds:
-        alpha = None if frame.alpha is None else _to_8_bits(frame.alpha)
-        frame = replace(frame, pixels=_to_8_bits(frame.pixels), alpha=alpha)
-        warnings.append(f"{label} holds 8 bits a sample: 16 were rounded to 8")
-    if frame.alpha is not None and "alpha" not in holds:
+    what, warnings = _FORMATS[target], []
+    if encoding.metadata == "strip":
+        frame, problem = colour.to_srgb(frame)
+        warnings += [problem] if problem else []
+        frame = replace(frame, exif=None, xmp=None, iptc=None, dpi=None, comment=None, chunks=(), tags=())
+    if frame.black is not None and not what.black:
+        frame, converted = colour.without_black(frame)
+        warnings += [converted] if converted else []
+    frame, problem = _fit_depth(frame, what)
+    warnings += [problem] if problem else []
+    if frame.alpha is not None and not what.alpha:
         frame = replace(frame, pixels=flatten_onto_white(frame.pixels, frame.alpha), alpha=None)
-        warnings.append(f"{label} holds no transparency: it was flattened onto white")
-    lost = [field for field in _METADATA if getattr(frame, field) is not None and not _fits(frame, field, target)]
+        warnings.append(f"{what.label} holds no transparency: it was flattened onto white")
+    lost = [field for field in _METADATA if _is_lost(frame, field, target)]
     if lost:
-        nothing: dict[str, Any] = dict.fromkeys(lost)
+        nothing: dict[str, Any] = {field: () if field in ("chunks", "tags") else None for field in lost}
         frame = replace(frame, **nothing)
-        warnings.append(f"{label} cannot hold: {', '.join(_METADATA[field] for field in lost)}")
-    return frame, tuple(warnings)
+        warnings.append(f"{what.label} cannot hold: {', '.join(_METADATA[field] for field in lost)}")
+    return frame, warnings
 
 
-def _fits(frame: Frame, field: str, target: str) -> bool:
-    """Tell whether the format can hold this field of the picture."""
-    if field not in _HOLDS[target]:
-        return False
+def _fit_depth(frame: Frame, what: _Format) -> tuple[Frame, str | None]:
+    if frame.pixels.dtype in what.depths:
+        return frame, None
+    target = max(what.depths, key=lambda depth: np.dtype(depth).itemsize)
+    if frame.pixels.dtype == np.uint8:
+        raise AssertionError("every format holds 8 bits")
+    fitted = frame.map_layers(
+        lambda layer: from_float(layer, target) if layer.dtype == np.float32 else _to_8_bits(layer)
+    )
+    bits = 8 * np.dtype(target).itemsize
+    before = "float samples were clipped to 0..1 and rounded" if frame.pixels.dtype == np.float32 else "16 were rounded"
+    return fitted, f"{what.label} holds {bits} bits a sample: {before} to {bits}"
+
+
+def _is_lost(frame: Frame, field: str, target: str) -> bool:
+    """Tell whether the picture has this field and the format cannot hold it."""
     value = getattr(frame, field)
-    if field == "icc" and "gray" not in _HOLDS[target]:
-        return bool(value[16:20] != b"GRAY")
+    # What TIFF tags say about a picture goes to other formats by way of EXIF.
+    if not value or field == "tags":
+        return False
+    if field == "chunks":
+        return target != "png" and any(png.is_text(chunk) for chunk in value)
+    if field not in _FORMATS[target].holds or len(value) > _LONGEST.get((target, field), len(value)):
+        return True
     if field == "exif" and target == "tiff":
-        return _tiff_tags(value) is not None
-    longest = _LONGEST.get((target, field))
-    return longest is None or len(value) <= longest
+        return tiff.load_exif(value) is None
+    return field == "icc" and not _FORMATS[target].gray and colour.is_gray_profile(value)
 
 
 def _to_8_bits(samples: Samples) -> Samples:
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    """Round 16 bits to 8, some rows at a time."""
+    out = np.empty(samples.shape, np.uint8)
+    rows = max(1, (1 << 24) // max(1, samples[:1].size))
+    for top in range(0, len(samples), rows):
+        out[top : top + rows] = (samples[top : top + rows].astype(np.uint32) + 128) // 257
+    return out
 
 
-def _to_image(frame: Frame, target: str) -> Image.Image:
-    pixels, alpha = frame.pixels, frame.alpha
-    if pixels.dtype == np.uint16 and (pixels.ndim == 3 or alpha is not None):
-        kind = "16-bit colour or transparency"
-        raise DeconvError(f"{frame.name}: {kind} cannot be written as {_LABELS[target]}; choose jpg or webp")
-    return Image.fromarray(pixels if alpha is None else np.dstack([pixels, alpha]))
+def _layers(frame: Frame) -> Samples:
+    return frame.pixels if frame.alpha is None else np.dstack([frame.pixels, frame.alpha])
 
 
-def _options(frame: Frame, target: str, quality: int | None, subsampling: str) -> dict[str, Any]:
-    """Return Pillow's options: those of the format, and the metadata that there is."""
-    own: dict[str, Any]
-    coding: dict[str, Any]
-    match target:
-        case "png":
-            own = {"format": "PNG", "exif": frame.exif, "pnginfo": _png_chunks(frame)}
-        case "jpg":
-            coding = {"quality": quality or max(DEFAULT_QUALITY, frame.jpeg_quality or 0), "subsampling": subsampling}
-            own = {"format": "JPEG", "exif": frame.exif, "xmp": frame.xmp, **coding}
-        case "webp":
-            lossless = frame.lossless and quality is None
-            coding = {"lossless": True} if lossless else {"quality": quality or DEFAULT_QUALITY}
-            own = {"format": "WEBP", "exif": frame.exif, "xmp": frame.xmp, "exact": True, **coding}
-        case "bmp":
-            own = {"format": "BMP", "dpi": (0, 0)}
-        case _:
-            own = {"format": "TIFF", "exif": _tiff_exif(frame)}
-    options = own | {"icc_profile": frame.icc} | ({"dpi": frame.dpi} if frame.dpi else {})
-    return {key: value for key, value in options.items() if value is not None}
+def _is_lossless(frame: Frame, encoding: Encoding) -> bool:
+    return frame.lossless and encoding.quality is None
 
 
-def _png_chunks(frame: Frame) -> PngInfo:
-    chunks = PngInfo()
+def _metadata(frame: Frame, *fields: str) -> dict[str, Any]:
+    names = {"icc": "icc_profile"}
+    return {names.get(field, field): value for field in fields if (value := getattr(frame, field)) is not None}
+
+
+def _write_png(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
+    if encoding.palette and frame.palette and frame.pixels.dtype == np.uint8:
+        encoded = io.BytesIO()
+        _quantise(frame).save(encoded, "PNG")
+        data = encoded.getvalue()
+    else:
+        import imagecodecs
+
+        data = bytes(imagecodecs.png_encode(np.ascontiguousarray(_layers(frame)), level=4))
+    file.writelines(png.with_chunks(data, _png_chunks(frame)))
+
+
+def _png_chunks(frame: Frame) -> list[tuple[bytes, bytes]]:
+    chunks = [chunk for chunk in frame.chunks if not (png.describes_colour(chunk) and frame.icc)]
+    if frame.icc:
+        chunks.append(png.profile_chunk(frame.icc))
+    if frame.dpi:
+        chunks.append(png.physical_chunk(frame.dpi))
+    if frame.exif:
+        chunks.append((b"eXIf", frame.exif.removeprefix(b"Exif\0\0")))
     if frame.xmp:
-        chunks.add(b"iTXt", _XMP_CHUNK + frame.xmp)
+        chunks.append(png.xmp_chunk(frame.xmp))
+    if frame.iptc:
+        chunks.append(png.iptc_chunk(frame.iptc))
+    if frame.comment:
+        chunks.append((b"tEXt", b"Comment\0" + frame.comment.replace(b"\0", b" ")))
     return chunks
 
 
-def _tiff_exif(frame: Frame) -> Image.Exif:
-    tags = (_tiff_tags(frame.exif) if frame.exif else None) or Image.Exif()
-    if frame.xmp:
-        tags[_TIFF_XMP] = frame.xmp
-    return tags
+def _write_jpeg(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
+    if frame.black is None:
+        image = Image.fromarray(frame.pixels)
+    else:
+        image = Image.fromarray(np.dstack([~frame.pixels, ~frame.black]), "CMYK")
+    quality = encoding.quality or max(DEFAULT_QUALITY, frame.jpeg_quality or 0)
+    options = _metadata(frame, "icc", "exif", "xmp", "dpi", "comment")
+    image.save(file, "JPEG", quality=quality, subsampling=encoding.subsampling, extra=_photoshop_segment(frame.iptc), **options)
 
 
-def _tiff_tags(block: bytes) -> Image.Exif | None:
-    """Return the tags of an EXIF block that a TIFF can take, or None if Pillow cannot write them."""
-    tags = Image.Exif()
+def _photoshop_segment(iptc: bytes | None) -> bytes:
+    """Return the JPEG segment that holds IPTC records."""
+    if not iptc:
+        return b""
+    resource = b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4) + iptc + b"\0" * (len(iptc) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + (len(content) + 2).to_bytes(2) + content
+
+
+def _write_webp(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
+    options = _webp_options(frame, encoding)
+    Image.fromarray(_layers(frame)).save(file, "WEBP", **_metadata(frame, "icc", "exif", "xmp"), **options)
+
+
+def _webp_options(frame: Frame, encoding: Encoding) -> dict[str, Any]:
+    if _is_lossless(frame, encoding):
+        return {"lossless": True, "exact": True}
+    return {"quality": encoding.quality or DEFAULT_QUALITY, "exact": True}
+
+
+def _write_bmp(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
+    image = _quantise(frame) if encoding.palette and frame.palette else Image.fromarray(frame.pixels)
+    image.save(file, "BMP", dpi=frame.dpi or (0, 0))
+
+
+def _write_gif(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
+    _write_animation(file, [frame], "gif", encoding, loop=None, still_first=False)
+
+
+def _write_avif(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
+    options = _metadata(frame, "icc", "exif", "xmp")
+    Image.fromarray(_layers(frame)).save(file, "AVIF", **_avif_options(frame, encoding), **options)
+
+
+def _avif_options(frame: Frame, encoding: Encoding) -> dict[str, Any]:
+    quality = 100 if _is_lossless(frame, encoding) else encoding.quality or DEFAULT_QUALITY
+    return {"quality": quality, "subsampling": "4:4:4"}
+
+
+def _write_jp2(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
+    import imagecodecs
+
+    lossless = _is_lossless(frame, encoding)
+    # OpenJPEG's level is a PSNR in dB; 0 is lossless.
+    level = 0 if lossless else 25 + (encoding.quality or DEFAULT_QUALITY) // 4
+    data = imagecodecs.jpeg2k_encode(
+        np.ascontiguousarray(_layers(frame)), level=level, codecformat="jp2", reversible=lossless
+    )
+    file.write(boxes.jp2_with_metadata(bytes(data), icc=frame.icc, exif=frame.exif, xmp=frame.xmp))
+
+
+def _write_jxl(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
+    import imagecodecs
+
+    quality = encoding.quality or DEFAULT_QUALITY
+    # The distance of libjxl's own quality scale.
+    distance = 0.1 + (100 - quality) * 0.09 if quality >= 30 else 53 / 3000 * quality**2 - 23 / 20 * quality + 25
+    options: dict[str, Any] = {"lossless": True} if _is_lossless(frame, encoding) else {"distance": distance}
+    data = imagecodecs.jpegxl_encode(np.ascontiguousarray(_layers(frame)), **options)
+    file.write(boxes.jxl_with_metadata(bytes(data), exif=frame.exif, xmp=frame.xmp))
+
+
+def _write_heif(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
     try:
-        tags.load(block)
-        described = exif_block.describe(tags) or b""
-    except exif_block.MALFORMED:
-        return None
-    tags.load(described)
-    return tags
+        import pillow_heif
+    except ImportError:
+        raise DeconvError(
+            f"{frame.name}: writing HEIF needs an extra package; install it by pip install 'deconv-cli[heif]'"
+        ) from None
+    pixels = frame.pixels if frame.pixels.ndim == 3 else np.dstack([frame.pixels] * 3)
+    layers = pixels if frame.alpha is None else np.dstack([pixels, frame.alpha])
+    image = pillow_heif.from_pillow(Image.fromarray(layers))
+    quality = encoding.quality or DEFAULT_QUALITY
+    image.save(file, quality=quality, chroma=444, **_metadata(frame, "icc", "exif", "xmp"))
+
+
+_WRITERS: dict[str, Callable[[IO[bytes], Frame, Encoding], None]] = {
+    "png": _write_png,
+    "jpg": _write_jpeg,
+    "webp": _write_webp,
+    "bmp": _write_bmp,
+    "gif": _write_gif,
+    "avif": _write_avif,
+    "jp2": _write_jp2,
+    "jxl": _write_jxl,
+    "heif": _write_heif,
+}
+
+
+def _write_animation(
+    file: IO[bytes], frames: list[Frame], target: str, encoding: Encoding, *, loop: int | None, still_first: bool
+) -> None:
+    """Write the frames of an animation, each a full canvas, with their times."""
+    first = frames[0]
+    images = [_quantise(frame) if target == "gif" else _canvas(frame, frames) for frame in frames]
+    timed = frames[1:] if still_first else frames
+    options: dict[str, Any] = {"save_all": True, "append_images": images[1:]}
+    if len(frames) > 1:
+        options["duration"] = [
+            round(frame.duration or 0) if target != "png" else frame.duration or 0 for frame in timed
+        ]
+        options["loop"] = loop
+    match target:
+        case "png":
+            from PIL.PngImagePlugin import Blend, Disposal, PngInfo
+
+            info = PngInfo()
+            for name, content in _png_chunks(first):
+                info.add(name, content)
+            options |= {"pnginfo": info, "blend": Blend.OP_SOURCE, "disposal": Disposal.OP_NONE}
+            options |= {"default_image": still_first}
+        case "gif":
+            # Where a frame is transparent, the one before must not shine through.
+            options |= {"disposal": 2 if any(frame.alpha is not None for frame in frames) else 1}
+            options |= {"optimize": False} | _metadata(first, "comment")
+        case "webp":
+            options |= _webp_options(first, encoding) | _metadata(first, "icc", "exif", "xmp")
+        case _:
+            options |= _avif_options(first, encoding) | _metadata(first, "icc", "exif", "xmp")
+    names = {"png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "AVIF"}
+    images[0].save(file, names[target], **{key: value for key, value in options.items() if value is not None})
+
+
+def _canvas(frame: Frame, frames: list[Frame]) -> Image.Image:
+    """Return a frame in the mode that fits all of them."""
+    coloured = any(other.pixels.ndim == 3 for other in frames)
+    transparent = any(other.alpha is not None for other in frames)
+    image = Image.fromarray(_layers(frame))
+    return image.convert("RGBA" if transparent else "RGB" if coloured else "L")
+
+
+def _quantise(frame: Frame) -> Image.Image:
+    """Return the picture with a palette of 256 colours: exactly its own if it has no more."""
+    pixels = frame.pixels if frame.pixels.ndim == 3 else np.dstack([frame.pixels] * 3)
+    hidden = None if frame.alpha is None else frame.alpha < 128
+    most = GIF_COLOURS - (hidden is not None)
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    colours, indices = np.unique(packed, return_inverse=True)
+    if len(colours) <= most:
+        image = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8), "P")
+        image.putpalette((colours[:, None] >> np.array([16, 8, 0]) & 255).astype(np.uint8).tobytes())
+    else:
+        image = Image.fromarray(pixels).quantize(most, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    if hidden is None:
+        return image
+    indices = np.asarray(image).copy()
+    indices[hidden] = most
+    palette = (image.getpalette() or []) + [0] * 768
+    masked = Image.fromarray(indices, "P")
+    masked.putpalette(palette[:768])
+    masked.info["transparency"] = most
+    return masked

@@ -1,0 +1,484 @@
+"""Every format and mode, written by other programs' libraries and by this one: nothing is lost on the way."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import ExifTags, Image, ImageCms, ImageSequence
+
+from deconv_cli.errors import DeconvError
+from deconv_cli.images import Frame, encode_frame, open_picture, read_frame, write_frames
+
+HEIGHT, WIDTH = 24, 37
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+ADOBE_RGB = bytes(imagecodecs.cms_profile("adobergb"))
+# Both have the white point D65: the matrix of Adobe RGB (1998), times the inverse of sRGB's.
+ADOBE_TO_SRGB = np.array([[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.04293]])
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a/></x:xmpmeta>'
+IPTC = b"\x1c\x02\x78\x00\x07caption"
+
+
+def samples(*channels, dtype=np.uint8):
+    rng = np.random.default_rng(3)
+    if dtype == np.float32:
+        return rng.normal(0.5, 0.5, (HEIGHT, WIDTH, *channels)).astype(np.float32)
+    return rng.integers(0, np.iinfo(dtype).max, (HEIGHT, WIDTH, *channels), dtype, endpoint=True)
+
+
+def saved(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def tiff(array, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **options)
+    return file.getvalue()
+
+
+def exif():
+    tags = Image.Exif()
+    tags[ExifTags.Base.ImageDescription] = "a scan"
+    tags[ExifTags.Base.Make] = "Maker"
+    tags[ExifTags.IFD.Exif] = {ExifTags.Base.DateTimeOriginal: "1931:05:01 12:00:00"}
+    tags[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    return tags.tobytes()
+
+
+def frames_of(data, **options):
+    with open_picture(data, **options) as picture:
+        return picture, list(picture.frames)
+
+
+def assert_same(a, b):
+    for layer in ("pixels", "alpha", "black"):
+        one, other = getattr(a, layer), getattr(b, layer)
+        assert (one is None) == (other is None), layer
+        if one is not None:
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
+LOSSLESS = {
+    ("png", np.uint8),
+    ("png", np.uint16),
+    ("tiff", np.uint8),
+    ("tiff", np.uint16),
+    ("tiff", np.float32),
+    ("jp2", np.uint8),
+    ("jp2", np.uint16),
+    ("jxl", np.uint8),
+    ("jxl", np.uint16),
+    ("webp", np.uint8),
+    ("bmp", np.uint8),
+}
+
+
+@pytest.mark.parametrize("transparent", [False, True], ids=["opaque", "alpha"])
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["gray", "rgb"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), sorted(LOSSLESS, key=str), ids=lambda value: getattr(value, "__name__", value)
+)
+def test_lossless_formats_keep_every_bit(kind, dtype, channels, transparent):
+    alpha = np.abs(samples(dtype=dtype)[::-1]) if transparent else None
+    frame = Frame(samples(*channels, dtype=dtype), alpha)
+    if (kind == "bmp" and transparent) or (kind == "webp" and not channels):
+        pytest.skip("the format has no such mode; what becomes of it is tested elsewhere")
+    data, warnings = encode_frame(frame, kind)
+    again = read_frame(data)
+    assert warnings == again.warnings == ()
+    assert again.format == kind
+    assert_same(frame, again)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
+@pytest.mark.parametrize("layout", ["strips", "tiles", "planes"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiffs_of_other_programs(dtype, layout, compression):
+    array = samples(3, dtype=dtype)
+    options = {"tiles": {"tile": (16, 16)}, "planes": {"planarconfig": "separate"}, "strips": {"rowsperstrip": 5}}[
+        layout
+    ]
+    stored = np.moveaxis(array, -1, 0) if layout == "planes" else array
+    for byteorder in "<>":
+        data = tiff(stored, photometric="rgb", compression=compression, byteorder=byteorder, **options)
+        np.testing.assert_array_equal(read_frame(data).pixels, array)
+
+
+def test_half_floats_become_floats():
+    half = samples(dtype=np.float32).astype(np.float16)
+    frame = read_frame(tiff(half))
+    assert frame.pixels.dtype == np.float32
+    np.testing.assert_array_equal(frame.pixels, half.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_premultiplied_alpha_is_divided_out(dtype):
+    largest = np.iinfo(dtype).max
+    straight = samples(3, dtype=dtype)
+    alpha = np.full((HEIGHT, WIDTH), largest // 2, dtype)
+    premultiplied = np.rint(straight * (alpha[..., None] / largest)).astype(dtype)
+    frame = read_frame(tiff(np.dstack([premultiplied, alpha]), photometric="rgb", extrasamples=["assocalpha"]))
+    assert np.abs(frame.pixels.astype(int) - straight).max() <= 2
+    np.testing.assert_array_equal(frame.alpha, alpha)
+
+
+def test_16_bit_png_with_a_transparent_colour_and_interlace():
+    array = samples(3, dtype=np.uint16)
+    data = imagecodecs.png_encode(array)
+    chunk = b"tRNS" + struct.pack(">HHH", *array[0, 0])
+    data = data[:33] + struct.pack(">I", 6) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    frame = read_frame(data)
+    np.testing.assert_array_equal(frame.pixels, array)
+    assert frame.alpha[0, 0] == 0
+    assert frame.alpha[1:].min() == 65535
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_cmyk_tiffs_keep_their_inks_and_profile(dtype):
+    inks = samples(4, dtype=dtype)
+    data = tiff(inks, photometric="separated", iccprofile=b"inks" * 40, compression="lzw")
+    _, (frame,) = frames_of(data)
+    file = io.BytesIO()
+    assert write_frames(file, [frame], "tiff") == ()
+    file.seek(0)
+    with tifffile.TiffFile(file) as again:
+        np.testing.assert_array_equal(again.pages[0].asarray(), inks)
+        assert again.pages[0].tags[34675].value == b"inks" * 40
+        assert again.pages[0].photometric.name == "SEPARATED"
+
+
+def test_cmyk_jpegs_stay_cmyk():
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    inks = np.stack([4 * x, 5 * y, 3 * x + y, 2 * y], axis=-1).astype(np.uint8)
+    data = saved(Image.fromarray(inks, "CMYK"), "JPEG", quality=98, subsampling=0, icc_profile=b"inks" * 40)
+    _, (frame,) = frames_of(data)
+    assert frame.black is not None
+    again = encode_frame(frame, "jpg")[0]
+    with Image.open(io.BytesIO(again)) as image:
+        assert image.mode == "CMYK"
+        assert image.info["icc_profile"] == b"inks" * 40
+        assert np.abs(np.asarray(image).astype(int) - inks).max() < 8
+    png, warnings = encode_frame(frame, "png")
+    assert len(warnings) == 1
+    assert "CMYK" in warnings[0]
+    assert read_frame(png).pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("source", ["png", "jpg", "tiff"])
+@pytest.mark.parametrize("target", ["png", "jpg", "tiff", "webp", "avif", "jp2", "jxl"])
+def test_metadata_goes_wherever_the_target_can_hold_it(source, target):
+    frame = Frame(samples(3), icc=ADOBE_RGB, exif=exif(), xmp=XMP, iptc=IPTC, dpi=(300.0, 150.0))
+    data, warnings = encode_frame(frame, source)
+    assert warnings == ()
+    first = read_frame(data)
+    again, warnings = encode_frame(first, target)
+    result = read_frame(again)
+    lost = " ".join(warnings)
+    assert (result.icc == ADOBE_RGB) != ("ICC" in lost)
+    assert (result.xmp == XMP) != ("XMP" in lost)
+    assert (result.iptc == IPTC) != ("IPTC" in lost)
+    assert (result.dpi == pytest.approx((300, 150), abs=0.02)) != ("resolution" in lost)
+    tags = Image.Exif()
+    tags.load(result.exif)
+    assert tags[ExifTags.Base.Make] == "Maker"
+    assert tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "1931:05:01 12:00:00"
+    assert tags.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+    expected = {"png": set(), "jpg": set(), "tiff": set(), "jxl": {"ICC", "IPTC", "resolution"}}
+    assert {word for word in ("ICC", "EXIF", "XMP", "IPTC", "resolution") if word in lost} == expected.get(
+        target, {"IPTC", "resolution"}
+    )
+
+
+def test_png_text_and_colour_chunks_pass_through():
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("Author", "somebody")
+    info.add_itxt("Title", "Gemälde")
+    info.add_text("Long", "x" * 3000, zip=True)
+    info.add(b"gAMA", struct.pack(">I", 45455))
+    frame = read_frame(saved(Image.fromarray(samples(3)), "PNG", pnginfo=info))
+    data, warnings = encode_frame(frame, "png")
+    assert warnings == ()
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert image.text == {"Author": "somebody", "Title": "Gemälde", "Long": "x" * 3000}
+        assert image.info["gamma"] == pytest.approx(0.45455)
+    assert encode_frame(frame, "jpg")[1] == ("JPEG cannot hold: PNG text",)
+
+
+def test_comments_pass_between_jpeg_gif_and_png():
+    frame = read_frame(saved(Image.fromarray(samples(3)), "JPEG", comment=b"a comment"))
+    assert frame.comment == b"a comment"
+    assert read_frame(encode_frame(frame, "jpg")[0]).comment == b"a comment"
+    assert read_frame(encode_frame(frame, "gif")[0]).comment == b"a comment"
+    with Image.open(io.BytesIO(encode_frame(frame, "png")[0])) as image:
+        assert image.text["Comment"] == "a comment"
+
+
+def test_strip_leaves_nothing_and_the_colours_as_they_look():
+    frame = Frame(samples(3), icc=ADOBE_RGB, exif=exif(), xmp=XMP, iptc=IPTC, dpi=(300.0, 300.0), comment=b"c")
+    for kind in ("png", "jpg", "tiff", "webp"):
+        data, warnings = encode_frame(frame, kind, metadata="strip", quality=100)
+        result = read_frame(data)
+        assert warnings == ()
+        assert [result.icc, result.exif, result.xmp, result.iptc, result.dpi, result.comment] == [None] * 6
+    to_srgb = ImageCms.profileToProfile(
+        Image.fromarray(frame.pixels), ImageCms.ImageCmsProfile(io.BytesIO(ADOBE_RGB)), ImageCms.createProfile("sRGB")
+    )
+    result = read_frame(encode_frame(frame, "png", metadata="strip")[0])
+    assert np.abs(result.pixels.astype(int) - np.asarray(to_srgb)).max() <= 2
+    deep = replace(frame, pixels=frame.pixels.astype(np.uint16) * 257)
+    result16 = read_frame(encode_frame(deep, "png", metadata="strip")[0])
+    linear = (frame.pixels / 255) ** 2.19921875 @ ADOBE_TO_SRGB.T
+    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055)
+    inside = ((linear > 0.01) & (linear < 1)).all(2)
+    assert np.abs(result16.pixels / 65535 - expected)[inside].max() < 0.002
+
+
+def document(*pages):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for number, page in enumerate(pages):
+            writer.write(
+                page,
+                photometric="rgb" if page.ndim == 3 else "minisblack",
+                compression="lzw",
+                description=f"page {number}",
+                software="scanner 1.0",
+                resolution=(300 + number, 300),
+                resolutionunit="inch",
+                metadata=None,
+                extratags=[
+                    (285, 2, 0, f"name {number}", True),
+                    (297, 3, 2, (number, len(pages)), True),
+                    (33550, 12, 3, (1.5, 2.5, 0.0), True),
+                    (65000, 7, 4, b"\x01\x02\x03\x04", True),
+                ],
+            )
+    return file.getvalue()
+
+
+def test_every_page_of_a_tiff_keeps_size_depth_mode_and_tags():
+    pages = [samples(3), samples(dtype=np.uint16)[:9], samples(3, dtype=np.float32)[:, :11]]
+    picture, frames = frames_of(document(*pages))
+    assert (picture.count, picture.animated, picture.format) == (3, False, "tiff")
+    file = io.BytesIO()
+    assert write_frames(file, frames, "tiff", count=3) == ()
+    file.seek(0)
+    with tifffile.TiffFile(file) as again:
+        for number, (page, expected) in enumerate(zip(again.pages, pages, strict=True)):
+            np.testing.assert_array_equal(page.asarray(), expected)
+            assert page.compression.name == "LZW"
+            assert page.description == f"page {number}"
+            values = {code: page.tags[code].value for code in (285, 297, 305, 33550, 65000)}
+            assert values == {
+                285: f"name {number}",
+                297: (number, 3),
+                305: "scanner 1.0",
+                33550: (1.5, 2.5, 0.0),
+                65000: b"\x01\x02\x03\x04",
+            }
+            assert page.tags[282].value[0] / page.tags[282].value[1] == pytest.approx(300 + number)
+
+
+def test_every_page_is_read_by_others_too():
+    file = io.BytesIO()
+    frames = [Frame(samples(3), exif=exif(), xmp=XMP, iptc=IPTC, icc=SRGB), Frame(samples(), exif=exif())]
+    write_frames(file, frames, "tiff", count=2)
+    with Image.open(file) as image:
+        assert image.n_frames == 2
+        for page, frame in zip(ImageSequence.Iterator(image), frames, strict=True):
+            np.testing.assert_array_equal(np.asarray(page), frame.pixels)
+            assert page.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "1931:05:01 12:00:00"
+
+
+def test_pages_are_read_as_they_are_asked_for():
+    data = bytearray(document(samples(3), samples(3)))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        start = file.pages[1].dataoffsets[0]
+    data[start : start + 40] = bytes(40)
+    with open_picture(bytes(data), name="album") as picture:
+        np.testing.assert_array_equal(next(picture.frames).pixels, samples(3))
+        with pytest.raises(DeconvError, match="album: the picture is damaged"):
+            next(picture.frames)
+
+
+def movie(kind, *, transparent=False, **options):
+    rng = np.random.default_rng(5)
+    frames = []
+    for _ in range(3):
+        colours = rng.integers(0, 255, (4, 3), np.uint8)
+        picture = colours[rng.integers(0, 4, (HEIGHT, WIDTH))]
+        if transparent:
+            cover = np.where(rng.random((HEIGHT, WIDTH)) < 0.3, 0, 255).astype(np.uint8)
+            picture = np.dstack([np.where(cover[..., None] == 0, 0, picture), cover])
+        frames.append(Image.fromarray(picture))
+    lossless = {"WEBP": {"lossless": True, "exact": True}, "PNG": {"blend": 0}, "GIF": {"disposal": 2}}.get(kind, {})
+    data = saved(
+        frames[0], kind, save_all=True, append_images=frames[1:], duration=[70, 200, 50], loop=3, **lossless, **options
+    )
+    return data, [np.asarray(frame) for frame in frames]
+
+
+def shown(data):
+    """Return what is seen of every frame: RGBA with nothing under full transparency, and its time."""
+    with Image.open(io.BytesIO(data)) as image:
+        for frame in ImageSequence.Iterator(image):
+            rgba = np.asarray(frame.convert("RGBA")).copy()
+            rgba[rgba[..., 3] == 0] = 0
+            yield rgba, frame.info["duration"]
+
+
+@pytest.mark.parametrize("transparent", [False, True], ids=["opaque", "alpha"])
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_animations_keep_every_frame_and_its_time(kind, transparent):
+    data, _ = movie(kind, transparent=transparent)
+    picture, frames = frames_of(data)
+    assert (picture.count, picture.animated, picture.loop) == (3, True, 3)
+    assert [frame.duration for frame in frames] == [70, 200, 50]
+    file = io.BytesIO()
+    warnings = write_frames(file, frames, picture.format, count=3, loop=picture.loop)
+    assert warnings == ()
+    for (before, time), (after, same_time) in zip(shown(data), shown(file.getvalue()), strict=True):
+        np.testing.assert_array_equal(after, before)
+        assert same_time == time
+    with Image.open(file) as image:
+        assert image.info["loop"] == 3
+
+
+def test_animated_avif_keeps_frames_and_times():
+    data, _ = movie("AVIF", quality=100)
+    picture, frames = frames_of(data)
+    assert (picture.count, picture.format) == (3, "avif")
+    file = io.BytesIO()
+    write_frames(file, frames, "avif", count=3, loop=picture.loop)
+    _, again = frames_of(file.getvalue())
+    assert [frame.duration for frame in again] == [70, 200, 50]
+
+
+def test_an_apng_keeps_its_still_picture_outside_the_animation():
+    data, pictures = movie("PNG", default_image=True)
+    del pictures
+    picture, frames = frames_of(data)
+    assert picture.still_first
+    assert frames[0].duration is None
+    file = io.BytesIO()
+    write_frames(file, frames, "png", count=picture.count, loop=0, still_first=True)
+    again, _ = frames_of(file.getvalue())
+    assert again.still_first
+    assert again.count == picture.count
+
+
+def test_what_holds_one_picture_takes_no_more():
+    from deconv_cli.images import check_pages
+
+    with pytest.raises(DeconvError, match=r"album: holds 3 pages, which JPEG cannot; choose tiff"):
+        check_pages("album", "jpg", 3, animated=False)
+    with pytest.raises(DeconvError, match="frames, which BMP"):
+        check_pages("film", "bmp", 3, animated=True)
+    with pytest.raises(DeconvError, match="pages, which PNG"):
+        check_pages("album", "png", 3, animated=False)
+    check_pages("film", "webp", 3, animated=True)
+    check_pages("film", "tiff", 3, animated=True)
+
+
+def test_palettes_become_full_colour_and_palettes_again_only_when_asked():
+    colours = np.random.default_rng(2).integers(0, 255, (40, 3), np.uint8)
+    pixels = colours[np.random.default_rng(3).integers(0, 40, (HEIGHT, WIDTH))]
+    frame = read_frame(saved(Image.fromarray(pixels).quantize(64), "PNG"))
+    assert frame.palette
+    for palette, mode in ((False, "RGB"), (True, "P")):
+        with Image.open(io.BytesIO(encode_frame(frame, "png", palette=palette)[0])) as image:
+            assert image.mode == mode
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels)
+
+
+@pytest.mark.parametrize("depth", [10, 12])
+def test_deep_avif_is_not_cut_to_8_bits(depth):
+    y, x = np.mgrid[:64, :64]
+    ramp = (x * 13 + y * 3).astype(np.uint16) << (depth - 10)
+    data = imagecodecs.avif_encode(np.dstack([ramp] * 3), bitspersample=depth, level=100)
+    frame = read_frame(data)
+    assert frame.pixels.dtype == np.uint16
+    assert np.abs(frame.pixels.astype(int) - np.dstack([ramp] * 3) * (65535 / (2**depth - 1))).max() < 200
+    assert len(np.unique(frame.pixels)) > 256
+
+
+def test_float_goes_to_integers_with_one_warning():
+    frame = Frame(samples(3, dtype=np.float32))
+    data, warnings = encode_frame(frame, "png")
+    assert len(warnings) == 1
+    assert "16 bits" in warnings[0]
+    np.testing.assert_allclose(read_frame(data).pixels / 65535, np.clip(frame.pixels, 0, 1), atol=1e-5)
+
+
+def test_values_that_are_not_finite_are_refused():
+    broken = samples(dtype=np.float32)
+    broken[3, 4] = np.nan
+    with pytest.raises(DeconvError, match=r"map\.tif: holds values that are not finite"):
+        read_frame(tiff(broken), name="map.tif")
+
+
+def test_raw_and_heif_say_which_extra_reads_them(monkeypatch):
+    import builtins
+
+    original = builtins.__import__
+
+    def without_extras(name, *arguments, **options):
+        if name in {"rawpy", "pillow_heif"}:
+            raise ImportError(name)
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_extras)
+    with pytest.raises(DeconvError, match=r"deconv-cli\[raw\]"):
+        read_frame(b"II*\0" + bytes(100), name="photo.NEF")
+    with pytest.raises(DeconvError, match=r"deconv-cli\[heif\]"):
+        read_frame(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), name="photo.heic")
+
+
+def test_heif_round_trip():
+    pytest.importorskip("pillow_heif")
+    y, x = np.mgrid[:64, :64]
+    frame = Frame(np.stack([4 * x, 4 * y, 2 * (x + y)], -1).astype(np.uint8), exif=exif(), xmp=XMP, icc=ADOBE_RGB)
+    data, warnings = encode_frame(frame, "heif")
+    result = read_frame(data)
+    assert warnings == ()
+    assert (result.format, result.icc, result.xmp) == ("heif", ADOBE_RGB, XMP)
+    assert np.abs(result.pixels.astype(int) - frame.pixels).mean() < 3
+
+
+def test_bigtiff_pages_keep_exif(monkeypatch):
+    from deconv_cli.images import tiff as tiff_module
+
+    monkeypatch.setattr(tiff_module, "_BIG", 10)
+    data = encode_frame(Frame(samples(3, dtype=np.uint16), exif=exif()), "tiff")[0]
+    assert data[2] == 43
+    result = read_frame(data)
+    np.testing.assert_array_equal(result.pixels, samples(3, dtype=np.uint16))
+
+
+def test_a_file_read_from_disk_equals_its_bytes(tmp_path):
+    path = Path(tmp_path) / "a.tif"
+    path.write_bytes(document(samples(3)))
+    assert_same(read_frame(path), read_frame(path.read_bytes()))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (64, 48), (37, 24), (300, 400), (160, 90)])
+def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size):
+    width, height = size
+    data = encode_frame(Frame(np.zeros((height, width, 3), np.uint8), exif=exif()), "jxl")[0]
+    with open_picture(data) as picture:
+        assert (picture.width, picture.height) == size
+    with pytest.raises(DeconvError, match="raise --max-pixels"):
+        read_frame(data, max_pixels=width * height - 1)
