@@ -159,7 +159,7 @@ def test_transparency_and_16_bits_stay(run, tmp_path):
         (("--scale", 99), "scale"),
         (("--subsampling", "4:1:1", "--quality", 9), "valid: 4:2:0, 4:4:4"),
         (("--noise-level", 9, "--format", "jpg"), "--quality"),
-        (("--noise-level", 9, "--format", "gif"), "unknown format"),
+        (("--noise-level", 9, "--format", "ppm"), "unknown format"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(run, clean, tmp_path, options, message):

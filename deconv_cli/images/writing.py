@@ -320,8 +320,8 @@ def _write_jpeg(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
     else:
         image = Image.fromarray(np.dstack([~frame.pixels, ~frame.black]), "CMYK")
     quality = encoding.quality or max(DEFAULT_QUALITY, frame.jpeg_quality or 0)
-    options = _metadata(frame, "icc", "exif", "xmp", "dpi", "comment")
-    image.save(file, "JPEG", quality=quality, subsampling=encoding.subsampling, extra=_photoshop_segment(frame.iptc), **options)
+    coding = {"quality": quality, "subsampling": encoding.subsampling, "extra": _photoshop_segment(frame.iptc)}
+    image.save(file, "JPEG", **coding, **_metadata(frame, "icc", "exif", "xmp", "dpi", "comment"))
 
 
 def _photoshop_segment(iptc: bytes | None) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deconv_cli.errors import UsageError, unknown_name
-from deconv_cli.images import SUFFIXES, find_pictures, format_of
+from deconv_cli.images import FORMATS, find_pictures, format_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def plan(
         jobs = [Job(inputs[0], output)]
     else:
         jobs = [
-            Job(path, output / inner.with_name(inner.stem + suffix + (extension or inner.suffix)))
+            Job(path, output / inner.with_name(inner.stem + suffix + (extension or _written_suffix(inner))))
             for path, inner in _expand(inputs, output, recursive=recursive)
         ]
     _refuse_collisions(jobs)
@@ -75,17 +75,23 @@ def _refuse_foreign_format(inputs: Sequence[Path], output: Path) -> None:
     """Refuse ``out.gif``, which nobody means as the name of a folder."""
     from PIL import Image
 
-    foreign = output.suffix.lower() in Image.registered_extensions() and format_of(output) is None
+    foreign = output.suffix.lower() in Image.registered_extensions() and format_of(output) not in FORMATS
+    foreign |= format_of(output) == "raw"
     if len(inputs) == 1 and foreign and not output.is_dir():
-        raise UsageError(f"{output}: cannot write this format; give a name that ends in {', '.join(SUFFIXES)}")
+        raise UsageError(f"{output}: cannot write this format; it can be one of {', '.join(FORMATS)}")
 
 
 def _extension(output_format: str) -> str:
     if output_format == "same":
         return ""
-    if output_format not in SUFFIXES.values():
-        raise unknown_name("format", output_format, {*SUFFIXES.values(), "same"})
+    if output_format not in FORMATS:
+        raise unknown_name("format", output_format, (*FORMATS, "same"))
     return "." + output_format
+
+
+def _written_suffix(path: Path) -> str:
+    """Return the suffix of a result in the format of its input; what a raw file becomes has to be a TIFF."""
+    return ".tif" if format_of(path) == "raw" else path.suffix
 
 
 def _expand(inputs: Sequence[Path], output: Path, *, recursive: bool) -> Iterator[tuple[Path, Path]]:
