@@ -323,3 +323,43 @@ def test_muon_descends():
 def test_values_of_the_wrong_type_or_range_are_refused(values):
     with pytest.raises(UsageError):
         config_from_dict(values, "c.toml")
+
+
+def test_the_classic_network_is_an_architecture_of_train(run, pictures, tmp_path):
+    out = tmp_path / "w.safetensors"
+    options = ("--architecture", "rednet", "--widths", "8", "--blocks", "3", "--patch", 32, "--batch", 4)
+    ran = run("train", pictures, *options, "--noise-level", "25:25", "--steps", 250, "--out", out, "--json")
+    assert ran.code == 0, ran.stderr
+    (score,) = ran.json["scores"]
+    assert score["psnr"] > score["input_psnr"] + 2
+    architecture = load_weights(out).description.architecture
+    assert (architecture.layout, architecture.widths, architecture.blocks) == ("rednet", (8,), (3,))
+    restored = tmp_path / "restored.png"
+    assert run("restore", pictures / "chelsea.png", restored, "--weights", out).code == 0
+    assert Image.open(restored).size == Image.open(pictures / "chelsea.png").size
+    red30 = TrainConfig(layout="rednet").architecture
+    assert red30.parameters == pytest.approx(1.04e6, rel=0.01)
+    assert red30.multiply_adds == pytest.approx(1.036e6, rel=0.001)
+
+
+def test_gradient_watch_logs_and_warns(run, pictures, tmp_path):
+    """A deep sigmoid network without skips and with PyTorch's initialisation vanishes; a pyramid of relu does not."""
+    out = tmp_path / "w.safetensors"
+    deep = ("--architecture", "rednet", "--widths", "4", "--blocks", "10", "--no-skips", "--initialisation", "default")
+    ran = run(
+        "train", pictures, *deep, "--activation", "sigmoid", "--patch", 16, "--batch", 2, "--steps", 2, "--out", out,
+        "--watch-gradients",
+    )  # fmt: skip
+    assert ran.code == 0, ran.stderr
+    assert ran.stderr.count("warning: step 2: the gradients vanish") == 1
+    assert "--initialisation matched" in ran.stderr
+    lines = [json.loads(line) for line in (out.with_suffix("") / "log.jsonl").read_text().splitlines()]
+    health = lines[0]["health"]
+    assert health["first_over_last"] < 1e-6
+    assert len(health["gradient"]) == 20
+    assert max(health["slope"].values()) <= 0.25
+
+    healthy = tmp_path / "v.safetensors"
+    ran = run("train", pictures, *TINY, "--steps", 60, "--out", healthy, "--watch-gradients")
+    assert "step 50: gradients healthy" in ran.stderr
+    assert "warning" not in ran.stderr

@@ -64,6 +64,13 @@ def train(
     max_time: Annotated[str, typer.Option(metavar="TIME", help="Time to train, such as 90s, 30m or 2h.")] = "20m",
     batch: Annotated[int | None, typer.Option(help="Patches a step. [16]")] = None,
     patch: Annotated[int | None, typer.Option(help="Side of a clean patch in pixels. [96]")] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pyramid|rednet",
+            help="Levels that halve the side, or RED-Net's stack at full resolution (15 + 15 layers of 64). [pyramid]",
+        ),
+    ] = None,
     widths: Annotated[
         str | None,
         typer.Option(
@@ -73,10 +80,41 @@ def train(
     blocks: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3; sr: 2,2,2]")
     ] = None,
+    skips: Annotated[
+        bool | None, typer.Option("--skips/--no-skips", help="Add the encoder's features to the decoder's. [skips]")
+    ] = None,
+    upsampling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="deconv|resize|shuffle",
+            help="How a pyramid goes up: transposed convolution, nearest neighbour and convolution, or pixel shuffle."
+            " [deconv]",
+        ),
+    ] = None,
+    initialisation: Annotated[
+        str | None,
+        typer.Option(metavar="matched|default", help="Matched to the activation, or PyTorch's default. [matched]"),
+    ] = None,
+    residual_gain: Annotated[
+        float | None,
+        typer.Option(help="Scale of the residual branches in a matched initialisation. [0.1]"),
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="muon|adamw|sgd", help="How to descend. [muon]")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.02, adamw 0.001, sgd 0.1]")] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of the steps over which the rate rises from zero. [0.03]")
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Norm above which the gradient is scaled down to it. [1]")] = None,
     loss: Annotated[str | None, typer.Option(metavar="l1|charbonnier|mse", help="What to minimise. [l1]")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides initialisation and every draw. [0]")] = None,
+    watch_gradients: Annotated[
+        bool,
+        typer.Option(
+            "--watch-gradients",
+            help="Log the health of gradients and units every 50 steps, and warn of what is vanishing, exploding, dead"
+            " or saturated.",
+        ),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Hyper-parameters; flags win over it.")
     ] = None,
@@ -120,10 +158,17 @@ def train(
         "steps": steps,
         "batch": batch,
         "patch": patch,
+        "layout": architecture,
         "widths": shared.parse_numbers(widths, "--widths", ",", int),
         "blocks": shared.parse_numbers(blocks, "--blocks", ",", int),
+        "skips": skips,
+        "upsampling": upsampling,
+        "initialisation": initialisation,
+        "residual_gain": residual_gain,
         "optimizer": optimizer,
         "lr": lr,
+        "warmup": warmup,
+        "clip": clip,
         "loss": loss,
         "seed": seed,
     }
@@ -165,6 +210,7 @@ def train(
             init=start,
             resume=checkpoint,
             max_seconds=max_seconds,
+            watch_gradients=watch_gradients,
             device=find_device(device),
             report=report,
             stop=stop,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from deconv_cli.network.activations import Activation
+from deconv_cli.network.activations import Activation, find_activation
 
 VANISHING, EXPLODING = 1e-3, 1e3
 """Gradient norm of the first layer over that of the last, below or above which training is called so."""
@@ -19,6 +20,8 @@ MANY = 0.5
 """Share of a layer's units that are off, or of its values that are saturated, from which it is worth a warning."""
 HISTOGRAM_LIMIT, HISTOGRAM_BINS = 6.0, 48
 """Histograms of z cover -limit..limit; what lies outside counts in the outermost bins."""
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
@@ -89,6 +92,18 @@ class Health:
     def saturated(self) -> float:
         """Largest share of saturated values in any layer."""
         return max((layer.saturated for layer in self.activations if layer.saturated is not None), default=0.0)
+
+    def summary(self) -> str:
+        """Say it in a line."""
+        parts = [f"gradients {judge_ratio(self.first_over_last)} (first over last layer {self.first_over_last:.2g})"]
+        if any(layer.off is not None for layer in self.activations):
+            parts.append(f"at most {self.off:.0%} of a layer's units never on")
+        if any(layer.saturated is not None for layer in self.activations):
+            parts.append(f"at most {self.saturated:.0%} of a layer's values saturated")
+        slopes = [layer.slope for layer in self.activations]
+        if slopes:
+            parts.append(f"mean slope {sum(slopes) / len(slopes):.2f}")
+        return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the histograms; what is not finite becomes None."""
@@ -232,3 +247,29 @@ def _observe(name: str, module: nn.Module, activation: Activation, z: Tensor) ->
     counts = torch.histc(z.clamp(-limit, limit).cpu(), HISTOGRAM_BINS, -HISTOGRAM_LIMIT, HISTOGRAM_LIMIT)
     shares = (counts / z.numel()).tolist()
     return ActivationHealth(name, off, saturated, float(slope.abs().mean()), tuple(round(share, 5) for share in shares))
+
+
+class GradientWatch:
+    """Watches steps of a training for its user: says how it goes, and warns once of every kind of trouble.
+
+    Parameters
+    ----------
+    activation
+        Name of the network's activation.
+    """
+
+    def __init__(self, activation: str) -> None:
+        self.activation = find_activation(activation)
+        self.warned: set[str] = set()
+
+    def __call__(
+        self, network: nn.Module, number: int, step: Callable[[], Result]
+    ) -> tuple[Result, dict[str, dict[str, Any]]]:
+        """Take the step of that number; return what it returns, and its health for the log."""
+        result, health = measure_step(network, self.activation, step)
+        log.info("step %d: %s", number, health.summary())
+        for kind, warning in health.warnings().items():
+            if kind not in self.warned:
+                self.warned.add(kind)
+                log.warning("step %d: %s", number, warning)
+        return result, {"health": health.to_dict()}

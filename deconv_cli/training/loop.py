@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import operator
 import time
@@ -31,6 +32,7 @@ from deconv_cli.training.checkpoint import (
 )
 from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, find_twins, prefetch, split_pictures
+from deconv_cli.training.gradient_health import GradientWatch
 from deconv_cli.training.optimizer import rate_factor
 from deconv_cli.training.record import Record, plot_record, read_record
 from deconv_cli.training.validation import Case, Score, make_cases, validate
@@ -135,6 +137,7 @@ def train(
     init: Path | None = None,
     resume: Path | None = None,
     max_seconds: float = 20 * 60,
+    watch_gradients: bool = False,
     device: torch.device | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -159,6 +162,8 @@ def train(
         Checkpoint to go on from; `config` must be the one it was made with.
     max_seconds
         Time for a training whose steps are not given.
+    watch_gradients
+        Measure gradients, updates and activations every `LOG_EVERY` steps, log them and warn of what is wrong.
     device
         Where to train; the processor by default.
     report
@@ -194,7 +199,9 @@ def train(
             config = _with_timed_steps(config, pictures, task, device, parameters=parameters, max_seconds=max_seconds)
         state = new_state(config, device, parameters)
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
-    fit = Fit(config, task, device, files, pictures, cases, _provenance(folders, pictures, paired, init))
+    provenance = _provenance(folders, pictures, paired, init)
+    watch = GradientWatch(config.activation) if watch_gradients else None
+    fit = Fit(config, task, device, files, pictures, cases, provenance, watch)
     return fit.run(state, report, stop)
 
 
@@ -209,6 +216,7 @@ class Fit:
     pictures: PictureSet
     cases: list[Case]
     provenance: dict[str, object]
+    watch: GradientWatch | None = None
 
     def run(self, state: TrainState, report: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:
         """Fit until the last step or until asked to stop, validating and saving on the way."""
@@ -220,7 +228,10 @@ class Fit:
         skipped_in_a_row = 0
         started = time.perf_counter() - state.seconds
         for step, batch in prefetch(self.pictures, config, self.task, range(state.step, steps)):
-            loss, norm = train_step(state, batch, config, self.task, self.device)
+            logged = (step + 1) % LOG_EVERY == 0 or step + 1 == steps
+            take = functools.partial(train_step, state, batch, config, self.task, self.device)
+            watched = self.watch if logged else None
+            (loss, norm), health = watched(state.network, step + 1, take) if watched else (take(), {})
             state.step, state.seconds = step + 1, time.perf_counter() - started
             skipped_in_a_row = 0 if np.isfinite(loss + norm) else skipped_in_a_row + 1
             if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
@@ -230,7 +241,7 @@ class Fit:
                     f"start again at a lower rate: --lr {config.lr / 3:.2g}{start} --overwrite"
                 )
             losses.append(loss)
-            if state.step % LOG_EVERY == 0 or state.step == steps:
+            if logged:
                 rate = config.lr * rate_factor(step, steps, config.warmup)
                 finite = [value for value in losses if np.isfinite(value)]
                 record.append(
@@ -240,6 +251,7 @@ class Fit:
                     gradient_norm=norm if np.isfinite(norm) else None,
                     skipped=state.skipped,
                     seconds=round(state.seconds, 1),
+                    **health,
                 )
                 losses.clear()
             stopping = stop()
