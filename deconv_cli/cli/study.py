@@ -16,7 +16,7 @@ from deconv_cli.errors import UsageError
 if TYPE_CHECKING:
     from deconv_cli.study.study import Progress
 
-QUICK = {"steps": 500, "sweep_steps": 125}
+QUICK = {"steps": 1000, "sweep_steps": 250}
 FULL = {
     "steps": 4000,
     "sweep_steps": 1000,
@@ -54,7 +54,7 @@ def study(
     skips: Annotated[str | None, typer.Option(metavar="on,off", help="With and without skips. [on]")] = None,
     depths: Annotated[
         str | None,
-        typer.Option("--depth", metavar="N,...", help="Layers of a rednet [20], or levels of a pyramid [3]."),
+        typer.Option("--depth", metavar="N,...", help="Layers of a rednet [12], or levels of a pyramid [3]."),
     ] = None,
     upsamplings: Annotated[
         str | None,
@@ -73,11 +73,11 @@ def study(
         str | None,
         typer.Option(metavar="X,...", help="Learning rates to choose from, for every arm. [four by optimiser]"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of a reported run. [1000]")] = None,
-    sweep_steps: Annotated[int | None, typer.Option(help="Steps of a run that chooses the rate. [250]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a reported run. [2000]")] = None,
+    sweep_steps: Annotated[int | None, typer.Option(help="Steps of a run that chooses the rate. [500]")] = None,
     batch: Annotated[int | None, typer.Option(help="Patches a step. [8]")] = None,
     patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels. [48]")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="500 steps: about ten minutes on two cores.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="1000 steps: about ten minutes on two cores.")] = False,
     full: Annotated[
         bool,
         typer.Option("--full", help="4000 steps, skips and initialisation crossed: some hours."),

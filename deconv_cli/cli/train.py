@@ -51,6 +51,13 @@ def train(
         str | None, typer.Option(metavar="LOW:HIGH", help="Range of sigma on the 0..255 scale. [0:75; photo: 0:30]")
     ] = None,
     quality: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Range of JPEG quality. [5:95]")] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="flip, rotate, scale, colour, brightness, mixup or cutblur, or 'none'. [flip,rotate]",
+        ),
+    ] = None,
     gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.25]")] = None,
     val: Annotated[
         Path | None,
@@ -154,6 +161,7 @@ def train(
         "scale": scale,
         "activation": activation,
         "level_range": _level_range(task or toml.get("task", "denoise"), noise_level, quality),
+        "augment": _names(augment),
         "gray_share": gray_share,
         "steps": steps,
         "batch": batch,
@@ -252,6 +260,12 @@ def _level_range(task: str, noise_level: str | None, quality: str | None) -> lis
         if text is not None:
             return shared.parse_numbers(text, option, ":", float)
     return None
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return [] if text == "none" else [name.strip() for name in text.split(",")]
 
 
 def _find_checkpoint(resume: str | None, own: Path) -> Path | None:

@@ -1,21 +1,92 @@
-"""What is done to a clean patch before it is degraded."""
+"""What training does to its pictures to see more of them: each augmentation by name, and the functions that do it.
+
+All act on the clean picture before it is degraded, but for CutBlur, which mixes the two. They draw from the generator
+of the step, so that a batch stays a function of seed and step.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+AUGMENTATIONS = MappingProxyType(
+    {
+        "flip": "mirror images",
+        "rotate": "quarter turns",
+        "scale": "cut from a region up to twice as large, shrunk",
+        "colour": "channels in any order",
+        "brightness": "dimmed by up to half",
+        "mixup": "half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)",
+        "cutblur": "in half of the pairs a rectangle of input and truth exchanged (Yoo et al. 2020, arXiv 2004.00448)",
+        "tilt": "turned by up to 15 degrees",
+        "shift": "moved by up to an eighth of the side, the border repeated",
+    }
+)
+"""Name to description. A random place (crop) is always drawn, where the picture is larger than the patch."""
+RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur")
+"""Those that suit restoration: the others interpolate, which would teach the network to blur."""
+CLASSIFICATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "tilt", "shift")
+PAIRED = ("flip", "rotate", "colour")
+"""Those that leave the degradation in a degraded twin as it is."""
+
+LARGEST_SCALE = 2.0
+DARKEST = 0.5
+MIXED_SHARE = 0.5
+MIXUP_BETA = 1.2
+CUTBLUR_SIDE = 0.7
+"""Mean side of CutBlur's rectangle over the side of the patch."""
+LARGEST_TILT = 15.0
+LARGEST_SHIFT = 1 / 8
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in full-range luma (ITU-R BT.601)."""
 
 
-def dihedral(patch: NDArray[np.generic], symmetry: int) -> NDArray[np.generic]:
+def cut_patch(
+    picture: NDArray[np.uint8], side: int, augment: Collection[str], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Cut a random square out of a picture, with the augmentations that move pixels.
+
+    Parameters
+    ----------
+    picture
+        H x W x C, uint8; both sides at least `side`. C is a multiple of 3.
+    side
+        Side of the result in pixels.
+    augment
+        Names of augmentations; of these flip, rotate, scale and colour are done here.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray
+        side x side x C, uint8.
+    """
+    height, width, _ = picture.shape
+    cut = side
+    if "scale" in augment:
+        cut = int(side * rng.uniform(1, min(LARGEST_SCALE, min(height, width) / side)))
+    y, x = rng.integers(height - cut + 1), rng.integers(width - cut + 1)
+    patch = picture[y : y + cut, x : x + cut]
+    if cut > side:
+        patch = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
+    symmetry = int(rng.integers(8))
+    turn, mirror = symmetry % 4, symmetry // 4 * 4
+    patch = dihedral(patch, (turn if "rotate" in augment else 0) + (mirror if "flip" in augment else 0))
+    return permute_channels(patch, rng) if "colour" in augment else patch
+
+
+def dihedral(patch: NDArray[np.uint8], symmetry: int) -> NDArray[np.uint8]:
     """Turn and mirror a square patch.
 
     Parameters
     ----------
     patch
-        S x S or S x S x C, any dtype.
+        S x S or S x S x C.
     symmetry
         Which of the square's eight symmetries, 0 to 7: quarter turns, plus 4 for a mirror image.
     """
@@ -23,6 +94,69 @@ def dihedral(patch: NDArray[np.generic], symmetry: int) -> NDArray[np.generic]:
     return turned[:, ::-1] if symmetry >= 4 else turned
 
 
+def permute_channels(patch: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Put R, G and B of S x S x 3 (or of each part of S x S x 6) into one random order."""
+    order = rng.permutation(3)
+    return patch[..., [3 * part + channel for part in range(patch.shape[2] // 3) for channel in order]]
+
+
 def to_gray(patch: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn S x S x 3 into S x S x 1 luma."""
     return (patch @ LUMA)[..., None]
+
+
+def dim(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Multiply by a factor from `DARKEST` to 1; brightening would clip."""
+    return patch * np.float32(rng.uniform(DARKEST, 1))
+
+
+def mixing_weight(rng: np.random.Generator) -> float:
+    """Return the weight of a picture in its blend with another: 1, or, for `MIXED_SHARE` of them, beta-distributed."""
+    return float(rng.beta(MIXUP_BETA, MIXUP_BETA)) if rng.random() < MIXED_SHARE else 1.0
+
+
+def blend(first: NDArray[np.float32], second: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
+    """Return ``weight * first + (1 - weight) * second``."""
+    mixed: NDArray[np.float32] = np.float32(weight) * first + np.float32(1 - weight) * second
+    return mixed
+
+
+def cutblur(degraded: NDArray[np.float32], clean: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return the input with a rectangle of the truth in it, or the truth with a rectangle of the input.
+
+    Parameters
+    ----------
+    degraded, clean
+        S x S x C, float32, of one shape.
+    """
+    if rng.random() >= MIXED_SHARE:
+        return degraded
+    outside, inside = (degraded, clean) if rng.random() < 0.5 else (clean, degraded)
+    side = degraded.shape[0]
+    cut = min(side, max(1, round(side * rng.normal(CUTBLUR_SIDE, 0.1))))
+    y, x = rng.integers(side - cut + 1, size=2)
+    result = outside.copy()
+    result[y : y + cut, x : x + cut] = inside[y : y + cut, x : x + cut]
+    return result
+
+
+def tilt_and_shift(picture: NDArray[np.uint8], augment: Collection[str], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Turn by up to `LARGEST_TILT` degrees and move by up to `LARGEST_SHIFT` of the side, as far as named.
+
+    Parameters
+    ----------
+    picture
+        S x S x 3, uint8; what comes in from outside repeats the border.
+    """
+    side = picture.shape[0]
+    if "tilt" in augment:
+        angle = float(rng.uniform(-LARGEST_TILT, LARGEST_TILT))
+        padded = np.pad(picture, ((side, side), (side, side), (0, 0)), mode="edge")
+        turned = Image.fromarray(padded).rotate(angle, Image.Resampling.BILINEAR)
+        picture = np.asarray(turned)[side : 2 * side, side : 2 * side]
+    if "shift" in augment:
+        reach = int(side * LARGEST_SHIFT)
+        padded = np.pad(picture, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+        y, x = rng.integers(2 * reach + 1, size=2)
+        picture = padded[y : y + side, x : x + side]
+    return picture

@@ -12,6 +12,7 @@ from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.network.activations import find_activation
 from deconv_cli.network.description import LAYOUTS, Architecture
 from deconv_cli.tasks import find_task
+from deconv_cli.training.augmentation import RESTORATION
 
 OPTIMIZERS = {"muon": 0.02, "adamw": 1e-3, "sgd": 0.1}
 """The optimisers, each with its default rate."""
@@ -40,6 +41,8 @@ class TrainConfig:
     level_range
         Lowest and highest degradation level, sampled uniformly; empty means the task's own, which is the scale for
         super-resolution.
+    augment
+        Names of augmentations; see `deconv_cli.training.augmentation`.
     gray_share
         Share of patches turned to gray, so that one model serves gray pictures too.
     steps
@@ -74,6 +77,7 @@ class TrainConfig:
     initialisation: str = "matched"
     residual_gain: float = 0.1
     level_range: tuple[float, ...] = ()
+    augment: tuple[str, ...] = ("flip", "rotate")
     gray_share: float = 0.25
     steps: int = 0
     batch: int = 16
@@ -100,6 +104,9 @@ class TrainConfig:
         ):
             if name not in valid:
                 raise unknown_name(kind, name, valid)
+        for name in self.augment:
+            if name not in RESTORATION:
+                raise unknown_name("augmentation", name, RESTORATION)
         scale = task.find_scale(self.scale or None)
         own = {
             "widths": task.widths if self.layout == "pyramid" else RED30[0],
@@ -127,6 +134,9 @@ class TrainConfig:
             "seed must not be negative": self.seed < 0,
             f"patch must be a positive multiple of {self.multiple}, the total stride": (
                 self.patch < 1 or self.patch % self.multiple != 0
+            ),
+            "cutblur needs input and truth of one size: leave it out for super-resolution": (
+                self.scale > 1 and "cutblur" in self.augment
             ),
             "the level of super-resolution is its scale; leave the level range out": (
                 self.scale > 1 and {low, high} != {self.scale}

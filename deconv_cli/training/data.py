@@ -19,7 +19,7 @@ from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, NoPicturesError
 from deconv_cli.images import find_pictures, read_frame, read_size, to_float
 from deconv_cli.tasks import Task
-from deconv_cli.training.augmentation import dihedral, to_gray
+from deconv_cli.training.augmentation import blend, cut_patch, cutblur, dim, mixing_weight, to_gray
 from deconv_cli.training.config import TrainConfig
 
 CACHE_BYTES = 2 << 30
@@ -231,10 +231,16 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
     areas = pictures.sizes.prod(axis=1).astype(np.float64)
     low, high = config.level_range
     degraded, clean, levels = [], [], []
-    for index in rng.choice(len(pictures), config.batch, p=areas / areas.sum()):
+    chance = areas / areas.sum()
+    for index in rng.choice(len(pictures), config.batch, p=chance):
         target, twin = draw_patch(pictures[int(index)], config, rng)
+        if "mixup" in config.augment and (weight := mixing_weight(rng)) < 1:
+            other, _ = draw_patch(pictures[int(rng.choice(len(pictures), p=chance))], config, rng)
+            target = blend(target, other, weight)
         level = rng.uniform(low, high) if twin is None else min(max(pictures.level(int(index)), low), high)
         source = task.degrade_variously(target, level, rng) if twin is None else twin
+        if "cutblur" in config.augment:
+            source = cutblur(source, target, rng)
         degraded.append(np.broadcast_to(source, (*source.shape[:2], 3)))
         clean.append(np.broadcast_to(target, (*target.shape[:2], 3)))
         levels.append(level)
@@ -248,10 +254,9 @@ def draw_patch(
 
     Each is S x S x 3, or S x S x 1 if they were drawn as gray; float32, 0..1.
     """
-    height, width, _ = picture.shape
-    y, x = rng.integers(height - config.patch + 1), rng.integers(width - config.patch + 1)
-    patch = dihedral(picture[y : y + config.patch, x : x + config.patch], int(rng.integers(8)))
-    scaled = to_float(patch)
+    scaled = to_float(cut_patch(picture, config.patch, config.augment, rng))
+    if "brightness" in config.augment:
+        scaled = dim(scaled, rng)
     gray = rng.random() < config.gray_share
     parts = [to_gray(part) if gray else part for part in np.split(scaled, scaled.shape[2] // 3, axis=2)]
     return parts[0], parts[1] if len(parts) == 2 else None

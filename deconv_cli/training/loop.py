@@ -23,6 +23,7 @@ from deconv_cli.network.device import find_precision
 from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.weights import Weights, load_weights, save_weights
 from deconv_cli.tasks import Task, find_task
+from deconv_cli.training.augmentation import PAIRED
 from deconv_cli.training.checkpoint import (
     TrainState,
     load_checkpoint,
@@ -182,6 +183,9 @@ def train(
         raise UsageError(
             f"{paired}: --paired is for pictures of one size; super-resolution makes the small ones itself"
         )
+    unsuited = sorted(set(config.augment) - set(PAIRED)) if paired else []
+    if unsuited:
+        raise UsageError(f"{paired}: {', '.join(unsuited)} would change the degradation of the pairs; leave them out")
     train_paths, validation_paths = split_pictures(folders, validation)
     _make_run_folder(files)
     twins = find_twins([*folders, *([validation] if validation else [])], paired) if paired else None

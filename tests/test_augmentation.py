@@ -1,0 +1,122 @@
+"""Each augmentation does what it says, and no more."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
+
+from deconv_cli.tasks import find_task
+from deconv_cli.training import augmentation
+from deconv_cli.training.augmentation import AUGMENTATIONS, RESTORATION
+from deconv_cli.training.config import TrainConfig
+from deconv_cli.training.data import PictureSet, draw_batch
+
+PICTURE = np.arange(24 * 24 * 3, dtype=np.uint16).reshape(24, 24, 3).astype(np.uint8)
+seeds = st.integers(0, 2**31)
+
+
+def windows(side):
+    views = np.lib.stride_tricks.sliding_window_view(PICTURE, (side, side), axis=(0, 1))
+    return {view.transpose(1, 2, 0).tobytes() for row in views for view in row}
+
+
+WINDOWS = windows(8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.sets(st.sampled_from(["flip", "rotate", "colour"])))
+def test_crops_are_windows_of_the_picture_moved_only_as_asked(seed, augment):
+    patch = augmentation.cut_patch(PICTURE, 8, augment, np.random.default_rng(seed))
+    orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] if "colour" in augment else [[0, 1, 2]]
+    turns = range(4) if "rotate" in augment else range(1)
+    mirrors = (0, 4) if "flip" in augment else (0,)
+    undone = [
+        np.rot90(patch[:, ::-1] if mirror else patch, -turn)[..., order].tobytes()
+        for turn in turns
+        for mirror in mirrors
+        for order in orders
+    ]
+    assert WINDOWS & set(undone)
+
+
+def test_the_eight_symmetries_are_eight():
+    patch = np.arange(9, dtype=np.uint8).reshape(3, 3)
+    assert len({augmentation.dihedral(patch, symmetry).tobytes() for symmetry in range(8)}) == 8
+
+
+def test_scale_shows_up_to_twice_as_much():
+    """In a ramp the step from pixel to pixel tells how far the picture was shrunk."""
+    ramp = np.broadcast_to(np.arange(128, dtype=np.uint8)[None, :, None], (128, 128, 3))
+    rng = np.random.default_rng(0)
+    steps = []
+    for _ in range(100):
+        patch = augmentation.cut_patch(ramp, 32, {"scale"}, rng).astype(float)
+        steps.append((patch[0, 24, 0] - patch[0, 8, 0]) / 16)
+    assert min(steps) == pytest.approx(1, abs=0.1)
+    assert max(steps) == pytest.approx(2, abs=0.1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_cutblur_takes_every_pixel_from_one_of_the_two(seed):
+    rng = np.random.default_rng(seed)
+    degraded, clean = np.zeros((16, 16, 3), np.float32), np.ones((16, 16, 3), np.float32)
+    mixed = augmentation.cutblur(degraded, clean, rng)
+    assert set(np.unique(mixed)) <= {0.0, 1.0}
+    assert (mixed == mixed[..., :1]).all()
+    assert degraded.max() == 0
+    assert clean.min() == 1
+    assert mixed.min() == 0 or mixed.max() == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_tilt_and_shift_keep_a_flat_picture_and_the_shape(seed):
+    flat = np.full((16, 16, 3), 77, np.uint8)
+    moved = augmentation.tilt_and_shift(flat, {"tilt", "shift"}, np.random.default_rng(seed))
+    assert np.array_equal(moved, flat)
+    assert np.array_equal(augmentation.tilt_and_shift(PICTURE, (), np.random.default_rng(seed)), PICTURE)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(data.astronaut()[:128, 150:300]).save(folder / "astronaut.png")
+    Image.fromarray(data.coffee()[100:228, 200:350]).save(folder / "coffee.png")
+    return PictureSet(sorted(folder.iterdir()), 16)
+
+
+@pytest.mark.parametrize("name", RESTORATION)
+def test_every_augmentation_changes_the_batch_and_stays_a_function_of_the_step(pictures, name):
+    plain = TrainConfig(widths=(4,), blocks=(1,), patch=16, batch=8, augment=(), gray_share=0, level_range=(10, 10))
+    config, task = dataclasses.replace(plain, augment=(name,)), find_task("denoise")
+    first, again = draw_batch(pictures, config, task, 3), draw_batch(pictures, config, task, 3)
+    assert np.array_equal(first.degraded, again.degraded)
+    assert not np.array_equal(first.degraded, draw_batch(pictures, plain, task, 3).degraded)
+    assert first.clean.min() >= 0
+    assert first.clean.max() <= 1
+    error = (first.degraded - first.clean).std() * 255
+    assert error < 9.5 if name == "cutblur" else error == pytest.approx(10, rel=0.05)
+
+
+def test_mixup_blends_clean_pictures_before_the_noise(pictures):
+    config = TrainConfig(widths=(4,), blocks=(1,), patch=16, batch=64, augment=("mixup",), gray_share=0)
+    plain = dataclasses.replace(config, augment=())
+    mixed, unmixed = (draw_batch(pictures, c, find_task("denoise"), 0).clean for c in (config, plain))
+    assert mixed.std() < unmixed.std()
+
+
+def test_pairs_take_only_what_leaves_their_degradation_alone(run, tmp_path):
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    Image.fromarray(data.coffee()[:64, :64]).save(folder / "a.png")
+    ran = run("train", folder, "--paired", folder, "--augment", "flip,mixup", "--out", tmp_path / "w.safetensors")
+    assert ran.code == 2
+    assert "mixup would change" in ran.stderr
+    assert set(RESTORATION) < set(AUGMENTATIONS)
