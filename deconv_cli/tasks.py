@@ -125,7 +125,7 @@ TASKS = MappingProxyType(
             ),
             Task(
                 name="photo",
-                level_name="camera noise level (sigma on 0..255 at mid-gray)",
+                level_name="camera noise (sigma on 0..255)",
                 train_range=(0.0, 30.0),
                 report_levels=(5.0, 10.0, 20.0),
                 condition_scale=None,

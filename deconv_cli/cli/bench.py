@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -13,7 +13,8 @@ from deconv_cli.errors import NoPicturesError, UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from deconv_cli.evaluation.bench import Bench
+    from deconv_cli.evaluation.bench import Bench, Conditions, Method
+    from deconv_cli.restoration.restorer import Restorer
 
 
 def bench(
@@ -23,73 +24,140 @@ def bench(
         str | None,
         typer.Option(metavar="N,N,...", help="Degradation levels. [those that the task's papers report]"),
     ] = None,
-    task: Annotated[str, typer.Option(metavar="denoise|decompress|photo|sr", help="What to undo.")] = "denoise",
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="denoise|decompress|photo|sr", help="What to undo. [that of the weights, or denoise]"),
+    ] = None,
     scale: Annotated[
         int | None,
         typer.Option(metavar="2|3|4", help="Enlargement; implies --task sr. [sr: 2]", show_default=False),
     ] = None,
-    weights: shared.Weights = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Bundled weights, or a file that train wrote; repeat it to compare. [those of the task]",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="Classical methods to compare with: nlm, tv, wavelet (told the true deviation of the input's error);"
+            " for sr bicubic, lanczos.",
+            show_default=False,
+        ),
+    ] = None,
+    gray: Annotated[
+        bool, typer.Option("--gray", help="Turn colour originals into their luma first (BT.601 studio range, rounded).")
+    ] = False,
+    subsampling: Annotated[
+        str | None, typer.Option(metavar="4:2:0|4:4:4", help="Of the colour in JPEG. [4:2:0]", show_default=False)
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(metavar="rgb|y|gray", help="What is scored. [rgb; sr: y]", show_default=False)
+    ] = None,
     tta: shared.Tta = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
     recursive: shared.Recursive = False,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a table too; an earlier one is replaced.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
 ) -> None:
     """Degrade, restore and score a folder of clean pictures in memory.
 
-    deconv bench Set12 --levels 15,25,50
+    deconv bench Set12 --levels 15,25,50 --against nlm,tv
 
-    deconv bench classic5 --task decompress
+    deconv bench LIVE1 --task decompress --gray
+
+    deconv bench Set5 --scale 2 --against bicubic,lanczos
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     chosen = shared.parse_numbers(levels, "--levels", ",", float)
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder of pictures")
+    if csv:
+        shared.require_table_path(csv, folder)
+    from deconv_cli.evaluation.bench import Conditions
     from deconv_cli.evaluation.bench import bench as measure
-    from deconv_cli.images import find_pictures
+    from deconv_cli.images import find_pictures, write_atomically
     from deconv_cli.restoration.restorer import Restorer
     from deconv_cli.tasks import find_task
 
     paths = find_pictures(folder, recursive=recursive)
     if not paths:
         raise NoPicturesError(f"{folder}: no picture was found in this folder")
-    task = "sr" if scale else task
-    restorer = Restorer(weights or find_task(task).weights_name(scale), device=device, precision=precision)
-    restorer.require(None, scale)
-    enlargement = restorer.description.scale
+    names = weights or _own_weights(task or ("sr" if scale else "denoise"), scale, required=not against)
+    restorers = {name: Restorer(name, device=device, precision=precision) for name in names}
+    first = next(iter(restorers.values()), None)
+    aim = find_task(task or ("sr" if scale else first.task.name if first else "denoise"))
+    conditions = Conditions(
+        aim,
+        first.description.scale if first and scale is None else aim.find_scale(scale),
+        gray=gray,
+        subsampling=cast(Literal["4:2:0", "4:4:4"] | None, subsampling),
+        channel=channel,
+    )
+    if chosen and aim.name == "sr":
+        raise UsageError("the level of super-resolution is its scale: give --scale instead of --levels")
     result = measure(
         paths,
-        restorer,
-        [enlargement] if enlargement > 1 else chosen or restorer.task.report_levels,
-        tta=tta,
+        _methods(restorers, (against or "").split(",") if against else [], conditions, tta=tta),
+        conditions,
+        [conditions.scale] if aim.name == "sr" else chosen or aim.report_levels,
         progress=lambda items: streams.track(items, len(items), "picture"),
     )
+    if csv:
+        write_atomically(csv, result.to_csv().encode())
     if json:
         streams.json(result.to_dict())
         return
-    streams.table(_table(result, restorer.task.level_name))
-    streams.data(
-        f"{result.weights}, {result.precision}, {result.pictures} pictures; noise in float, JPEG 4:2:0, output rounded;"
-        f" {result.protocol}"
-    )
+    if markdown:
+        streams.data(result.to_markdown(aim.level_name))
+        return
+    streams.table(_table(result, aim.level_name))
+    precisions = ", ".join(f"{name} in {value}" for name, value in result.precisions.items())
+    streams.data(f"{result.pictures} pictures; {result.conditions}; {precisions}")
+
+
+def _own_weights(task: str, scale: int | None, *, required: bool) -> list[str]:
+    """Return the bundled weights of a task; none if there are none and there is something else to measure."""
+    from deconv_cli.network.bundled import bundled_weights
+    from deconv_cli.tasks import find_task
+
+    name = find_task(task).weights_name(scale)
+    return [name] if required or name in bundled_weights() else []
+
+
+def _methods(
+    restorers: dict[str, Restorer], classical: list[str], conditions: Conditions, *, tta: bool
+) -> list[Method]:
+    from deconv_cli.evaluation.bench import Method
+
+    for restorer in restorers.values():
+        restorer.require(None, conditions.scale)
+    stems = [Path(name).stem for name in restorers]
+    unique = len(set(stems)) == len(stems)
+    methods = [
+        Method.of_weights(restorer, stem if unique else name, tta=tta)
+        for (name, restorer), stem in zip(restorers.items(), stems, strict=True)
+    ]
+    return methods + [Method.classical(name.strip(), conditions.scale) for name in classical]
 
 
 def _table(result: Bench, level_name: str) -> Table:
     from rich import box
     from rich.table import Table
 
+    headings, *rows = result.cells(level_name)
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in (level_name, "input PSNR (dB)", "input SSIM", "PSNR (dB)", "SSIM", "s/MP"):
-        table.add_column(heading, justify="right")
-    for row in result.rows:
-        table.add_row(
-            f"{row.level:g}",
-            f"{row.input_psnr:.3f}",
-            f"{row.input_ssim:.4f}",
-            f"{row.psnr:.3f}",
-            f"{row.ssim:.4f}",
-            f"{row.seconds_per_megapixel:.2f}",
-        )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for row in rows:
+        table.add_row(*row)
     return table

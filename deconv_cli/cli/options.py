@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -59,6 +60,22 @@ def parse_numbers(
         return [number(part) for part in text.split(separator)]
     except ValueError:
         raise UsageError(f"{option} takes numbers separated by '{separator}', not '{text}'") from None
+
+
+def require_table_path(path: Path, *inputs: Path) -> None:
+    """Refuse a table that cannot be written or would replace a picture, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        If so.
+    """
+    from deconv_cli.images import is_picture
+
+    if is_picture(path) or any(path.exists() and given.exists() and path.samefile(given) for given in inputs):
+        raise UsageError(f"--csv {path}: that is the name of a picture; give a .csv file")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--csv {path}: give a file in a folder that exists")
 
 
 def set_up(context: typer.Context, *, quiet: bool, verbose: bool) -> Streams:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deconv_cli.cli.exit_codes import ExitCode
-from deconv_cli.cli.options import Json, Quiet, Recursive, Verbose, set_up
-from deconv_cli.errors import UsageError
+from deconv_cli.cli.options import Json, Quiet, Recursive, Verbose, require_table_path, set_up
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,7 +58,7 @@ def score(
 
     streams = set_up(context, quiet=quiet, verbose=verbose)
     if csv:
-        _require_table_path(csv, reference, test)
+        require_table_path(csv, reference, test)
     report = score_pictures(
         reference,
         test,
@@ -86,16 +85,6 @@ def score(
         streams.error(f"the mean PSNR is {mean:.3f} dB, below {fail_under:g}")
     if too_low or report.failures:
         raise typer.Exit(ExitCode.FAILED)
-
-
-def _require_table_path(path: Path, *inputs: Path) -> None:
-    """Refuse a table that cannot be written or would replace a picture, before any work is done."""
-    from deconv_cli.images import is_picture
-
-    if is_picture(path) or any(path.exists() and given.exists() and path.samefile(given) for given in inputs):
-        raise UsageError(f"--csv {path}: that is the name of a picture; give a .csv file")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"--csv {path}: give a file in a folder that exists")
 
 
 def _table(report: Report) -> Table:

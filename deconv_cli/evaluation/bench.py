@@ -2,31 +2,154 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deconv_cli.degradation.jpeg import Subsampling, compress_jpeg
+from deconv_cli.degradation.noise import LEVEL_SCALE
+from deconv_cli.errors import UsageError
+from deconv_cli.evaluation.classical import find_classical
 from deconv_cli.images import crop_to_multiple, from_float, read_frame, to_float, upscale
-from deconv_cli.metrics import Protocol, psnr, ssim
+from deconv_cli.metrics import Protocol, psnr, ssim, to_luma
 from deconv_cli.restoration.restorer import Restorer
+from deconv_cli.tasks import Task
 
 SEED = 0
+WARM_UP = 64
+"""Side of the corner that every method restores untimed, so that what it sets up once does not count."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Something that restores, at one scale.
+
+    Attributes
+    ----------
+    name
+        What tables call it.
+    restore
+        Degraded picture and the level of its degradation to restored picture. The level is that of the task where the
+        method knows it, else the standard deviation of the error, on 0..255.
+    scale
+        Output side over input side.
+    task
+        Name of the task whose levels it is told; None is told the standard deviation of the error.
+    precision
+        Number format it runs in.
+    """
+
+    name: str
+    restore: Callable[[Floats, float], Floats]
+    scale: int = 1
+    task: str | None = None
+    precision: str = "float64"
+
+    @classmethod
+    def of_weights(cls, restorer: Restorer, name: str, *, tta: bool = False) -> Method:
+        """Make the method that a network is."""
+        blind = restorer.task.condition_scale is None
+
+        def restore(image: Floats, level: float) -> Floats:
+            pixels: Floats = restorer.restore(image, noise_level="auto" if blind else level, tta=tta).pixels
+            return pixels
+
+        precision = restorer.precision_for(np.dtype(np.float32))
+        return cls(name, restore, restorer.description.scale, restorer.task.name, precision)
+
+    @classmethod
+    def classical(cls, name: str, scale: int) -> Method:
+        """Make a classical method; see `deconv_cli.evaluation.classical`."""
+        run = find_classical(name, scale)
+        return cls(name, lambda image, deviation: run(image, deviation / LEVEL_SCALE), scale)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is measured, and how the pictures are degraded and scored.
+
+    Attributes
+    ----------
+    task
+        The task.
+    scale
+        Output side over input side.
+    gray
+        Turn colour originals into their luma first (BT.601 studio range, rounded), as papers on gray JPEG do.
+    subsampling
+        Of the colour in JPEG; None is the task's own degradation.
+    channel
+        What is scored; None is the task's own.
+    """
+
+    task: Task
+    scale: int = 1
+    gray: bool = False
+    subsampling: Subsampling | None = None
+    channel: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.subsampling is not None and self.task.name != "decompress":
+            raise UsageError("the subsampling is one of JPEG: give it with --task decompress")
+        _ = self.protocol
+
+    @property
+    def protocol(self) -> Protocol:
+        """How is scored."""
+        own = self.task.protocol(self.scale)
+        return own if self.channel is None else dataclasses.replace(own, channel=self.channel)
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """Read a clean picture, as it is to be degraded: its sides multiples of the scale."""
+        pixels = crop_to_multiple(read_frame(path).pixels, self.scale)
+        if self.gray and pixels.ndim == 3:
+            return np.rint(to_luma(pixels)).astype(pixels.dtype)
+        return pixels
+
+    def degrade(self, clean: NDArray[Any], level: float, rng: np.random.Generator) -> Floats:
+        """Degrade a picture; the result is float32."""
+        if self.subsampling is not None:
+            return compress_jpeg(to_float(clean), level, self.subsampling)
+        return self.task.degrade(to_float(clean), level, rng)
+
+    def score(self, clean: NDArray[Any], image: Floats) -> tuple[float, float]:
+        """Return PSNR and SSIM of a result, rounded to the sample type of the clean picture."""
+        rounded, protocol = from_float(image, clean.dtype), self.protocol
+        channel, crop = protocol.channel, protocol.crop
+        return psnr(clean, rounded, channel=channel, crop=crop), ssim(clean, rounded, channel=channel, crop=crop)
+
+    def describe(self) -> str:
+        """Return the protocol in words."""
+        how = {
+            "denoise": "noise in float, neither clipped nor rounded, its level told",
+            "decompress": f"JPEG, colour {self.subsampling or '4:2:0'}",
+            "photo": "camera noise of a typical camera, 8 bits, JPEG 4:2:0 of quality 90",
+            "sr": "bicubic reduction (a = -0.5), 8 bits",
+        }[self.task.name]
+        gray = "luma of colour originals, " if self.gray else ""
+        return f"{gray}{how}; output rounded; {self.protocol}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Means over the pictures at one level.
+    """Means over the pictures at one level for one method.
 
     Attributes
     ----------
     level
         Degradation level in the task's unit.
+    method
+        Name of the method.
     input_psnr, input_ssim
         Of the degraded pictures: what doing nothing (to small ones: bicubic interpolation) scores. PSNR in dB.
     psnr, ssim
@@ -36,6 +159,7 @@ class Row:
     """
 
     level: float
+    method: str
     input_psnr: float
     input_ssim: float
     psnr: float
@@ -45,45 +169,78 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """A table of rows with all that has to be known to compare it."""
+    """A table of rows, by level and then in the order of the methods, with all that has to be known to compare it."""
 
-    weights: str
     task: str
     pictures: int
-    precision: str
+    conditions: str
     protocol: Protocol
+    precisions: dict[str, str]
     rows: tuple[Row, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {**dataclasses.asdict(self), "protocol": self.protocol.as_dict()}
 
+    def to_csv(self) -> str:
+        """Return the rows as CSV with a line of headings."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(field.name for field in dataclasses.fields(Row))
+        table.writerows(dataclasses.astuple(row) for row in self.rows)
+        return text.getvalue()
+
+    def cells(self, level_name: str) -> list[tuple[str, ...]]:
+        """Return the headings and the rows as text, for people."""
+        headings = (level_name, "method", "input PSNR (dB)", "input SSIM", "PSNR (dB)", "SSIM", "s/MP")
+        return [
+            headings,
+            *(
+                (
+                    f"{row.level:g}",
+                    row.method,
+                    f"{row.input_psnr:.3f}",
+                    f"{row.input_ssim:.4f}",
+                    f"{row.psnr:.3f}",
+                    f"{row.ssim:.4f}",
+                    f"{row.seconds_per_megapixel:.2f}",
+                )
+                for row in self.rows
+            ),
+        ]
+
+    def to_markdown(self, level_name: str) -> str:
+        """Return the rows as a Markdown table."""
+        headings, *rows = self.cells(level_name)
+        lines = [headings, tuple("---" for _ in headings), *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
 
 def bench(
     paths: Sequence[Path],
-    restorer: Restorer,
+    methods: Sequence[Method],
+    conditions: Conditions,
     levels: Sequence[float],
     *,
-    tta: bool = False,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = lambda paths: paths,
 ) -> Bench:
-    """Measure weights on clean pictures.
+    """Measure methods on clean pictures, all on the same degraded ones.
 
-    Noise is added in float, neither clipped nor rounded, and the network is told its level; JPEG is 4:2:0; for
-    super-resolution the picture is cut to a multiple of the scale, shrunk and rounded to 8 bits. The output is rounded
-    to the sample type of the clean picture, and scored as the task says. Gray pictures stay gray. The noise is a
-    function of the picture's place in the list and the level.
+    The output is rounded to the sample type of the clean picture, and gray pictures stay gray. The noise is a function
+    of the picture's place in the list and the level. A network of this task that wants to know the level is told it;
+    any other method that wants to know how strong the noise is gets the standard deviation of the input's error, which
+    nobody knows outside of a benchmark.
 
     Parameters
     ----------
     paths
         Clean pictures.
-    restorer
-        The weights to measure.
+    methods
+        What to measure.
+    conditions
+        How pictures are degraded and scored.
     levels
-        Degradation levels; for super-resolution the scale of the weights.
-    tta
-        Average over the eight symmetries.
+        Degradation levels; for super-resolution its scale.
     progress
         Wraps the list of pictures to show progress.
 
@@ -92,32 +249,35 @@ def bench(
     DeconvError
         If a picture cannot be read.
     """
-    measured: dict[float, list[tuple[float, ...]]] = {level: [] for level in levels}
-    precision = ""
-    conditioned = restorer.task.condition_scale is not None
-    scale = restorer.description.scale
-    protocol = restorer.task.protocol(scale)
+    measured: dict[tuple[float, str], list[tuple[float, ...]]] = {
+        (level, method.name): [] for level in levels for method in methods
+    }
     for index, path in enumerate(progress(paths)):
-        clean = crop_to_multiple(read_frame(path).pixels, scale)
+        clean = conditions.read(path)
         for level in levels:
             rng = np.random.default_rng([SEED, index, round(level * 1000)])
-            degraded = restorer.task.degrade(to_float(clean), level, rng)
-            told: float | Literal["auto"] = level if conditioned else "auto"
-            began = time.perf_counter()
-            result = restorer.restore(degraded, noise_level=told, tta=tta)
-            seconds = time.perf_counter() - began
-            precision = result.precision
-            megapixels = clean.shape[0] * clean.shape[1] / 1e6
-            before, after = (_score(clean, image, protocol) for image in (upscale(degraded, scale), result.pixels))
-            measured[level].append((*before, *after, seconds / megapixels))
+            degraded = conditions.degrade(clean, level, rng)
+            before = conditions.score(clean, upscale(degraded, conditions.scale))
+            deviation = _error(clean, degraded) if conditions.scale == 1 else 0.0
+            for method in methods:
+                told = level if method.task == conditions.task.name else deviation
+                if index == 0:
+                    method.restore(np.ascontiguousarray(degraded[:WARM_UP, :WARM_UP]), told)
+                began = time.perf_counter()
+                restored = method.restore(degraded, told)
+                seconds = time.perf_counter() - began
+                megapixels = clean.shape[0] * clean.shape[1] / 1e6
+                after = conditions.score(clean, restored)
+                measured[level, method.name].append((*before, *after, seconds / megapixels))
     rows = tuple(
-        Row(level, *(float(np.mean(column)) for column in zip(*values, strict=True)))
-        for level, values in measured.items()
+        Row(level, name, *(float(np.mean(column)) for column in zip(*values, strict=True)))
+        for (level, name), values in measured.items()
     )
-    return Bench(restorer.description.name, restorer.task.name, len(paths), precision, protocol, rows)
+    precisions = {method.name: method.precision for method in methods}
+    protocol = conditions.protocol
+    return Bench(conditions.task.name, len(paths), conditions.describe(), protocol, precisions, rows)
 
 
-def _score(clean: NDArray[Any], image: NDArray[Any], protocol: Protocol) -> tuple[float, float]:
-    rounded = from_float(image, clean.dtype)
-    channel, crop = protocol.channel, protocol.crop
-    return psnr(clean, rounded, channel=channel, crop=crop), ssim(clean, rounded, channel=channel, crop=crop)
+def _error(clean: NDArray[Any], degraded: Floats) -> float:
+    """Return the standard deviation of the error on 0..255."""
+    return float(np.sqrt(np.square(degraded - to_float(clean), dtype=np.float64).mean())) * LEVEL_SCALE

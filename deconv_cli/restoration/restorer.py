@@ -211,6 +211,10 @@ class Restorer:
         low, high = self.description.level_range
         return min(max(estimate, low), high)
 
+    def precision_for(self, image_dtype: np.dtype[Any]) -> str:
+        """Return the number format that the network runs in for pictures of this type."""
+        return PRECISION_NAMES[self._dtype_for(image_dtype)]
+
     def _dtype_for(self, image_dtype: np.dtype[Any]) -> torch.dtype:
         if self.precision == "auto" and image_dtype != np.uint8:
             return torch.float32
