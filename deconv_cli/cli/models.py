@@ -43,11 +43,15 @@ def show(
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
 ) -> None:
-    """Print what weights are, how they were trained and what they score."""
+    """Print what weights are, how they were trained and what they score: the card of bundled ones."""
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
-    from deconv_cli.network.bundled import find_weights
+    from deconv_cli.network.bundled import bundled_weights, find_weights
     from deconv_cli.network.weights import load_weights
 
+    bundled = bundled_weights()
+    if name in bundled and not json:
+        streams.data(bundled[name].card.rstrip("\n"))
+        return
     facts = _facts(load_weights(find_weights(name)))
     if json:
         streams.json(facts)

@@ -68,7 +68,9 @@ def wavelet(image: Floats, sigma: float) -> Floats:
             image.copy(), sigma=sigma, convert2ycbcr=axis is not None, rescale_sigma=True, channel_axis=axis
         )
     except ImportError as error:
-        raise DeconvError("wavelet needs PyWavelets: pip install PyWavelets, or leave it out of --against") from error
+        raise DeconvError(
+            "wavelet needs PyWavelets: pip install 'deconv-cli[wavelet]', or leave it out of --against"
+        ) from error
     return _float32(shrunk)
 
 

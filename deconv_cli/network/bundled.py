@@ -22,6 +22,20 @@ class Bundled:
     sha256: str
     summary: str
 
+    @property
+    def card(self) -> str:
+        """What the weights are, what trained them, what they score and where they fail, in Markdown.
+
+        Raises
+        ------
+        DeconvError
+            If it is missing.
+        """
+        try:
+            return self.path.with_suffix(".md").read_text(encoding="utf-8")
+        except OSError as error:
+            raise DeconvError(f"{self.path.with_suffix('.md')}: the card is missing; install deconv again") from error
+
     def verify(self) -> None:
         """Compare the file with its hash.
 

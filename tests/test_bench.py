@@ -1,0 +1,141 @@
+"""``deconv bench``: the protocols, several methods side by side, and the tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data, restoration
+
+import deconv_cli as deconv
+from deconv_cli.degradation.jpeg import compress_jpeg
+from deconv_cli.evaluation.classical import find_classical, lanczos
+from deconv_cli.images import from_float, to_float
+from deconv_cli.metrics import to_luma
+
+CROPS = {"astronaut": (0, 256), "chelsea": (20, 150)}
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("colour")
+    for name, (top, left) in CROPS.items():
+        Image.fromarray(getattr(data, name)()[top : top + 96, left : left + 96]).save(folder / f"{name}.png")
+    return folder
+
+
+def read(folder):
+    return [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+
+
+def jpeg(clean, quality, subsampling="4:2:0"):
+    return from_float(compress_jpeg(to_float(clean), quality, subsampling), np.uint8)
+
+
+def test_colour_jpeg_in_rgb_and_luma(run, colour, tiny_blind_weights):
+    weights = ("--weights", tiny_blind_weights, "--levels", 20)
+    for options, subsampling, channel in (
+        ((), "4:2:0", "rgb"),
+        (("--channel", "y"), "4:2:0", "y"),
+        (("--subsampling", "4:4:4"), "4:4:4", "rgb"),
+    ):
+        result = run("bench", colour, *weights, *options, "--json").json
+        expected = [deconv.psnr(clean, jpeg(clean, 20, subsampling), channel=channel) for clean in read(colour)]
+        assert result["rows"][0]["input_psnr"] == pytest.approx(np.mean(expected), abs=1e-9)
+        assert subsampling in result["conditions"]
+        assert result["protocol"]["channel"] == channel
+
+
+def test_gray_jpeg_of_colour_originals_takes_their_rounded_luma_first(run, colour, tiny_blind_weights):
+    result = run("bench", colour, "--weights", tiny_blind_weights, "--gray", "--levels", 20, "--json").json
+    lumas = [np.rint(to_luma(clean)).astype(np.uint8) for clean in read(colour)]
+    expected = [deconv.psnr(luma, jpeg(luma, 20)) for luma in lumas]
+    assert result["rows"][0]["input_psnr"] == pytest.approx(np.mean(expected), abs=1e-9)
+
+
+def test_methods_side_by_side_see_the_same_pictures(run, colour, tiny_weights, tmp_path):
+    table = tmp_path / "table.csv"
+    options = ("--weights", tiny_weights, "--weights", "denoise", "--against", "nlm,tv,wavelet", "--levels", "25,50")
+    result = run("bench", colour, *options, "--csv", table, "--json").json
+    methods = ["tiny", "denoise", "nlm", "tv", "wavelet"]
+    assert [(row["level"], row["method"]) for row in result["rows"]] == [(at, m) for at in (25, 50) for m in methods]
+    for level in (25, 50):
+        scores = {row["method"]: row["psnr"] for row in result["rows"] if row["level"] == level}
+        inputs = {row["input_psnr"] for row in result["rows"] if row["level"] == level}
+        assert len(inputs) == 1
+        assert min(scores[name] for name in ("nlm", "tv", "wavelet")) > inputs.pop() + 3
+        assert scores["denoise"] == max(scores.values())
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert [float(row["psnr"]) for row in rows] == pytest.approx([row["psnr"] for row in result["rows"]])
+
+
+def test_markdown(run, colour, tiny_weights):
+    lines = run("bench", colour, "--weights", tiny_weights, "--levels", 25, "--markdown").text.splitlines()
+    assert lines[0].startswith("| noise level (sigma on 0..255) | method | input PSNR (dB) |")
+    assert lines[2].startswith("| 25 | tiny | 20.")
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_weights_of_another_task_are_told_how_strong_the_error_is(run, colour, tiny_weights):
+    """The Gaussian model on camera noise; the level of that task is none of its own."""
+    options = ("--task", "photo", "--weights", "denoise", "--against", "nlm", "--levels", 10)
+    result = run("bench", colour, *options, "--json").json
+    assert result["task"] == "photo"
+    for row in result["rows"]:
+        assert row["psnr"] > row["input_psnr"] + 1
+
+
+def test_enlarging_needs_no_weights_to_be_compared(run, colour):
+    result = run("bench", colour, "--scale", 4, "--against", "bicubic,lanczos", "--json").json
+    rows = {row["method"]: row for row in result["rows"]}
+    assert rows["bicubic"]["psnr"] == rows["bicubic"]["input_psnr"]
+    assert rows["lanczos"]["psnr"] != rows["bicubic"]["psnr"]
+
+
+def test_the_classical_methods_are_those_of_scikit_image():
+    rng = np.random.default_rng(0)
+    clean = to_float(data.chelsea()[50:114, 100:164])
+    noisy = (clean + rng.normal(0, 0.1, clean.shape)).astype(np.float32)
+    expected = restoration.denoise_wavelet(
+        noisy.copy(), sigma=0.1, convert2ycbcr=True, rescale_sigma=True, channel_axis=2
+    )
+    assert np.allclose(find_classical("wavelet", 1)(noisy, 0.1), expected, atol=1e-6)
+    for name in ("nlm", "tv", "wavelet"):
+        for image in (noisy, noisy[..., 0]):
+            out = find_classical(name, 1)(image, 0.1)
+            assert (out.dtype, out.shape) == (np.float32, image.shape)
+    gray = lanczos(clean[..., 0], 3)
+    assert gray.shape == (192, 192)
+    assert np.allclose(lanczos(clean, 3)[..., 0], gray)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--against", "nlmm"), "did you mean 'nlm'"),
+        (("--against", "bicubic"), "not for this task"),
+        (("--scale", 2, "--against", "nlm"), "valid: bicubic, lanczos"),
+        (("--scale", 2, "--levels", "2", "--against", "bicubic"), "is its scale"),
+        (("--subsampling", "4:4:4"), "--task decompress"),
+        (("--channel", "luma"), "valid: gray, rgb, y"),
+        (("--csv", "nowhere/table.csv"), "folder that exists"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(run, colour, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    ran = run("bench", colour, *options)
+    assert ran.code == 2
+    assert message in ran.stderr
+
+
+def test_the_page_of_tables_is_what_the_bundled_weights_scored(monkeypatch):
+    """Made anew with ``python benchmarks/make_tables.py``."""
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import make_tables
+
+    assert make_tables.OUT.read_text(encoding="utf-8") == make_tables.page()
