@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from skimage import data
 
 import deconv_cli as deconv
@@ -82,13 +83,49 @@ def test_type_and_shape_stay(tiny, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_strength_zero_is_the_input_and_half_is_half_way(tiny, dtype):
-    image = picture((33, 47, 3), dtype)
+@pytest.mark.parametrize("shape", [(33, 47), (33, 47, 3)])
+def test_strength_zero_is_the_input_and_half_lies_beyond_the_middle(tiny, shape, dtype):
+    image = picture(shape, dtype)
     none, half, full = (tiny.restore(image, noise_level=20, strength=s).pixels for s in (0, 0.5, 1))
     assert np.array_equal(none, image)
-    unclipped = (full > 0) & (full < TYPES[dtype])
-    middle = (image.astype(np.float64) + full.astype(np.float64)) / 2
-    assert np.abs(half - middle)[unclipped].max() <= (1e-6 if dtype == "float32" else 1)
+    change, taken = (other.astype(np.float64) - image for other in (full, half))
+    strong = (np.abs(change) > 0.05 * TYPES[dtype]) & (full > 0) & (full < TYPES[dtype])
+    share = taken[strong] / change[strong]
+    assert share.min() >= 0.5 - 0.1
+    assert share.max() <= 1 + 0.1
+
+
+def test_luma_and_chroma_have_strengths_of_their_own(tiny):
+    image = to_float(data.chelsea()[60:100, 100:160])
+    luma = np.array([0.299, 0.587, 0.114])
+    grain_kept = tiny.restore(image, noise_level=20, strength=0, chroma=1).pixels
+    colour_kept = tiny.restore(image, noise_level=20, strength=1, chroma=0).pixels
+    full = tiny.restore(image, noise_level=20).pixels
+    np.testing.assert_allclose(grain_kept @ luma, image @ luma, atol=1e-6)
+    np.testing.assert_allclose(colour_kept @ luma, full @ luma, atol=1e-6)
+    np.testing.assert_allclose(grain_kept - image + colour_kept - image, full - image, atol=1e-6)
+
+
+def test_less_strength_gives_back_texture_before_noise():
+    """At equal energy given back to textured parts, flat parts stay quieter than with a plain blend."""
+    clean = to_float(data.astronaut()[:200, 150:400])
+    noisy = (clean + np.random.default_rng(0).normal(0, 15 / 255, clean.shape)).astype(np.float32)
+    restorer = Restorer("denoise", precision="fp32")
+    full, weaker = (restorer.restore(noisy, noise_level=15, strength=s).pixels for s in (1, 0.6))
+    luma = clean.mean(2)
+    variance = ndimage.uniform_filter(luma**2, 9) - ndimage.uniform_filter(luma, 9) ** 2
+    flat, textured = variance < np.quantile(variance, 0.3), variance > np.quantile(variance, 0.7)
+    returned = weaker - full
+    share = np.sqrt((returned[textured] ** 2).mean() / ((noisy - full)[textured] ** 2).mean())
+    plain = full + share * (noisy - full)
+    assert share > 0.2
+    assert np.std((weaker - clean)[flat]) < 0.75 * np.std((plain - clean)[flat])
+
+
+def test_tiles_do_not_show_with_less_strength(tiny):
+    image = picture((90, 110, 3))
+    whole, tiled = (tiny.restore(image, noise_level=20, strength=0.6, tile=how).pixels for how in ("off", 32))
+    assert np.abs(tiled - whole).max() <= 1e-4 / 255
 
 
 def test_all_number_types_say_the_same(tiny):

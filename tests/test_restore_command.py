@@ -126,7 +126,13 @@ def test_dry_run_lists_and_does_nothing(restore, noisy_folder, tmp_path):
     assert f"{noisy_folder / 'cat.png'} -> {tmp_path / 'out' / 'cat.png'}" in ran.text
     assert not (tmp_path / "out").exists()
     ran = restore(noisy_folder, tmp_path / "out", "--dry-run", "--json")
-    assert {line["status"] for line in ran.json_lines} == {"planned"}
+    *files, summary = ran.json_lines
+    assert {line["status"] for line in files} == {"planned"}
+    assert {(line["width"], line["height"]) for line in files} == {(96, 64), (80, 72)}
+    assert summary["summary"] == {"planned": 2}
+    assert summary["megapixels"] == pytest.approx((96 * 64 + 80 * 72) / 1e6, abs=1e-3)
+    assert summary["seconds"] >= 0
+    assert summary["memory_bytes"] > 10**8
 
 
 def test_resume_does_only_what_is_missing_or_changed(restore, noisy_folder, tmp_path):
@@ -152,13 +158,13 @@ def test_resume_does_only_what_is_missing_or_changed(restore, noisy_folder, tmp_
 
 
 def test_ctrl_c_finishes_the_file_and_resume_the_rest(restore, noisy_folder, tmp_path, monkeypatch):
-    process = batch.process
+    restore_page = batch.restore_page
 
     def interrupted(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
-        return process(*arguments, **options)
+        return restore_page(*arguments, **options)
 
-    monkeypatch.setattr(batch, "process", interrupted)
+    monkeypatch.setattr(batch, "restore_page", interrupted)
     ran = restore(noisy_folder, tmp_path / "out", *FAST)
     assert ran.code == 130
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["camera.png"]
@@ -194,7 +200,7 @@ def test_a_clean_picture_is_copied_byte_for_byte(run, tmp_path):
     ran = run("restore", tmp_path / "ramp.png", tmp_path / "out.png", "--json")
     outcome = ran.json_lines[0]
     assert (outcome["status"], outcome["task"]) == ("copied", None)
-    assert "nothing to restore" in outcome["reason"]
+    assert "nothing to restore" in outcome["decision"]
     assert (tmp_path / "out.png").read_bytes() == (tmp_path / "ramp.png").read_bytes()
     assert run("restore", tmp_path / "ramp.png", tmp_path / "out.bmp").code == 0
     assert np.array_equal(read(tmp_path / "out.bmp"), ramp)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,16 +14,18 @@ import typer
 
 from deconv_cli.cli import options as shared
 from deconv_cli.cli.exit_codes import ExitCode
+from deconv_cli.cli.reporting import Reporter
 from deconv_cli.cli.signals import graceful_stop
-from deconv_cli.cli.streams import Streams
 from deconv_cli.errors import NoPicturesError, UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from deconv_cli.restoration.batch import Options, Outcome
+    from deconv_cli.cli.streams import Streams
+    from deconv_cli.restoration.pages import Crop, Options
     from deconv_cli.restoration.planning import Job
     from deconv_cli.restoration.restorer import Restorers
 
 PIPE = Path("-")
+RESTORATION, FILES, OUTPUT = "What is done", "Which files", "What is written"
 
 
 def restore(
@@ -38,52 +41,194 @@ def restore(
     ],
     task: Annotated[
         str,
-        typer.Option(metavar="auto|denoise|decompress|photo|sr", help="What to undo; auto decides for every picture."),
+        typer.Option(
+            metavar="auto|denoise|decompress|photo|sr",
+            help="What to undo; auto decides for every picture.",
+            rich_help_panel=RESTORATION,
+        ),
     ] = "auto",
     noise_level: Annotated[
-        str, typer.Option(metavar="auto|FLOAT", help="Noise: sigma on the 0..255 scale; auto estimates it.")
+        str,
+        typer.Option(
+            metavar="auto|FLOAT",
+            help="Noise: sigma on the 0..255 scale; auto estimates it.",
+            rich_help_panel=RESTORATION,
+        ),
     ] = "auto",
     scale: Annotated[
         int | None,
-        typer.Option(metavar="2|3|4", help="Enlarge so many times; implies --task sr. [sr: 2]", show_default=False),
+        typer.Option(
+            metavar="2|3|4",
+            help="Enlarge so many times; implies --task sr. [sr: 2]",
+            show_default=False,
+            rich_help_panel=RESTORATION,
+        ),
     ] = None,
     strength: Annotated[
-        float, typer.Option(min=0, max=1, help="1: the full result; 0: the input (sr: bicubic).")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="1: the full result; 0: the input (sr: bicubic). Less gives texture back, before noise.",
+            rich_help_panel=RESTORATION,
+        ),
     ] = 1.0,
+    luma: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Strength for brightness alone: 0 keeps the grain. [--strength]",
+            show_default=False,
+            rich_help_panel=RESTORATION,
+        ),
+    ] = None,
+    chroma: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Strength for colour alone: 1 takes colour noise off. [--strength]",
+            show_default=False,
+            rich_help_panel=RESTORATION,
+        ),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,WIDTH,HEIGHT",
+            help="Restore only this part, to try settings out; see --compare.",
+            show_default=False,
+            rich_help_panel=RESTORATION,
+        ),
+    ] = None,
     weights: shared.Weights = None,
     tta: shared.Tta = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
     tile: Annotated[
         str,
-        typer.Option(metavar="auto|off|PIXELS", help="Side of the tiles; the result does not depend on it."),
+        typer.Option(
+            metavar="auto|off|PIXELS",
+            help="Side of the tiles; the result does not depend on it. auto goes by the free memory.",
+            rich_help_panel=RESTORATION,
+        ),
     ] = "auto",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1, help="How many pictures to decode ahead, and to encode behind the network.", rich_help_panel=FILES
+        ),
+    ] = 2,
     recursive: shared.Recursive = False,
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|-",
+            help="Read names of further inputs from a file or stdin, a line each. They keep their places below the"
+            " folder that they have in common.",
+            show_default=False,
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    null: Annotated[
+        bool,
+        typer.Option("--null", help="Names in --files-from and --failed end in NUL bytes.", rich_help_panel=FILES),
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Take every N-th picture, from number I: for N machines.",
+            show_default=False,
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int,
+        typer.Option(min=1, help="Refuse larger pictures, which may be decompression bombs.", rich_help_panel=FILES),
+    ] = 400_000_000,
     overwrite: shared.Overwrite = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip outputs that are complete and current.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done, and do nothing.")] = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip outputs that are complete and current.", rich_help_panel=FILES)
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="List what would be done and what it would take, and do nothing.",
+            rich_help_panel=FILES,
+        ),
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first file that fails.", rich_help_panel=FILES)
+    ] = False,
+    failed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the names of inputs that failed to a file.",
+            show_default=False,
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     suffix: Annotated[
-        str, typer.Option(metavar="TEXT", help="Text to append to the names of results in a folder.")
+        str,
+        typer.Option(
+            metavar="TEXT", help="Text to append to the names of results in a folder.", rich_help_panel=OUTPUT
+        ),
     ] = "",
     output_format: Annotated[
-        str, typer.Option("--format", metavar="png|jpg|webp|bmp|tiff|same", help="Format of the results.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="png|jpg|webp|bmp|tiff|gif|avif|jp2|jxl|heif|same",
+            help="Format of the results.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = "same",
     quality: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=100,
-            help="JPEG or WebP quality; by default at least 95 and the input's.",
+            help="Quality of a lossy format; by default at least 95 and the input's.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     metadata: Annotated[
-        str, typer.Option(metavar="keep|strip", help="What becomes of EXIF, XMP and resolution.")
+        str,
+        typer.Option(
+            metavar="keep|strip",
+            help="What becomes of EXIF, XMP, IPTC, text, resolution and profile; without one, colours become sRGB.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = "keep",
+    palette: Annotated[
+        bool,
+        typer.Option("--palette", help="Write pictures that have a palette with one again.", rich_help_panel=OUTPUT),
+    ] = False,
+    stamp: Annotated[
+        bool,
+        typer.Option(
+            "--stamp",
+            help="Write version, weights, task and settings into XMP, or into text of a PNG.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    preserve_times: Annotated[
+        bool,
+        typer.Option("--preserve-times", help="Give results the times of their inputs.", rich_help_panel=OUTPUT),
+    ] = False,
     compare: Annotated[
         Path | None,
-        typer.Option(metavar="SHEET.png", help="Write a sheet of crops before and after.", show_default=False),
+        typer.Option(
+            metavar="SHEET.png",
+            help="Write a sheet of parts before and after.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -94,13 +239,15 @@ def restore(
     deconv restore in.png out.png
 
     deconv restore photos/ scans/*.tif restored/
+
+    find scans -name '*.tif' -print0 | deconv restore --files-from - --null restored/
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
-    if len(paths) < 2:
+    if len(paths) < 2 and files_from is None:
         raise UsageError("give at least one INPUT, and an OUTPUT at the end")
     if metadata not in ("keep", "strip"):
         raise unknown_name("metadata", metadata, ("keep", "strip"))
-    from deconv_cli.restoration.batch import Options
+    from deconv_cli.restoration.pages import Options
     from deconv_cli.tasks import TASKS
 
     if task not in {"auto", *TASKS}:
@@ -113,26 +260,44 @@ def restore(
         task=task,
         scale=scale,
         noise_level=_number_or_word(noise_level, "--noise-level", ("auto",), float),
-        strength=strength,
+        strength=strength if luma is None else luma,
+        chroma=strength if chroma is None else chroma,
+        crop=_parse_crop(crop),
         tta=tta,
         tile=_number_or_word(tile, "--tile", ("auto", "off"), int),
         format=output_format,
         quality=quality,
         metadata="strip" if metadata == "strip" else "keep",
+        palette=palette,
+        stamp=stamp,
+        max_pixels=max_pixels,
     )
-    request = Request(paths[:-1], paths[-1], options, weights, device, precision, compare, overwrite or resume)
+    listed = [] if files_from is None else read_names(files_from, streams, null=null)
+    request = Request(
+        inputs=paths[:-1],
+        listed=listed,
+        output=paths[-1],
+        options=options,
+        weights=weights,
+        device=device,
+        precision=precision,
+        sheet=compare,
+        may_replace=overwrite or resume,
+        workers=jobs,
+        keep_times=preserve_times,
+    )
     reporter = Reporter(streams, json=json, json_to_stderr=request.output == PIPE)
     if PIPE in paths:
         raise typer.Exit(restore_piped(request, reporter))
-    jobs = plan(request, recursive=recursive, suffix=suffix)
+    planned = plan(request, recursive=recursive, suffix=suffix, part=_parse_shard(shard))
     if resume and request.to_file:
         raise UsageError("--resume needs a folder as OUTPUT")
-    if not jobs:
-        raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
     if dry_run:
-        reporter.list_jobs(jobs)
-        raise typer.Exit(ExitCode.OK)
-    raise typer.Exit(restore_files(request, jobs, reporter, resume=resume, fail_fast=fail_fast))
+        raise typer.Exit(look_at_files(request, planned, reporter))
+    code = restore_files(request, planned, reporter, resume=resume, fail_fast=fail_fast)
+    if failed:
+        reporter.write_failed(failed, null=null)
+    raise typer.Exit(code)
 
 
 def _number_or_word(text: str, option: str, words: tuple[str, ...], number: Callable[[str], Any]) -> Any:  # noqa: ANN401
@@ -144,11 +309,51 @@ def _number_or_word(text: str, option: str, words: tuple[str, ...], number: Call
         raise UsageError(f"{option} takes {', '.join(words)} or a number, not '{text}'") from None
 
 
+def _parse_crop(text: str | None) -> Crop | None:
+    from deconv_cli.restoration.pages import Crop
+
+    numbers = shared.parse_numbers(text, "--crop", ",", int)
+    if numbers is None:
+        return None
+    if len(numbers) != 4 or min(numbers[:2]) < 0 or min(numbers[2:]) < 1:
+        raise UsageError(f"--crop takes X,Y,WIDTH,HEIGHT in pixels, such as 100,50,400,300, not '{text}'")
+    return Crop(*numbers)
+
+
+def _parse_shard(text: str | None) -> tuple[int, int]:
+    numbers = shared.parse_numbers(text, "--shard", "/", int)
+    if numbers is None:
+        return 1, 1
+    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
+        raise UsageError(f"--shard takes I/N with I from 1 to N, such as 2/5, not '{text}'")
+    return numbers[0], numbers[1]
+
+
+def read_names(source: str, streams: Streams, *, null: bool) -> list[Path]:
+    """Read file names from a file or stdin, a line or a NUL-terminated name each.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read.
+    """
+    if source == "-":
+        data = streams.stdin.read()
+    else:
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise UsageError(f"{source}: the list of files cannot be read ({error.strerror})") from None
+    names = data.split(b"\0") if null else data.splitlines()
+    return [Path(os.fsdecode(name)) for name in names if name]
+
+
 @dataclass(frozen=True)
 class Request:
     """What the user asked for."""
 
     inputs: list[Path]
+    listed: list[Path]
     output: Path
     options: Options
     weights: str | None
@@ -156,6 +361,8 @@ class Request:
     precision: str
     sheet: Path | None
     may_replace: bool
+    workers: int
+    keep_times: bool
 
     def __post_init__(self) -> None:
         from deconv_cli.images import format_of
@@ -171,7 +378,7 @@ class Request:
         """Whether OUTPUT names a file rather than a folder."""
         from deconv_cli.restoration import planning
 
-        return planning.is_single_file(self.inputs, self.output)
+        return not self.listed and planning.is_single_file(self.inputs, self.output)
 
     def refuse_existing(self, *targets: Path) -> None:
         """Refuse to replace files, unless asked to."""
@@ -190,7 +397,7 @@ class Request:
         return restorers, self.options
 
 
-def plan(request: Request, *, recursive: bool, suffix: str) -> list[Job]:
+def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int]) -> list[Job]:
     """Decide what goes where, refusing all that would lose a file."""
     from deconv_cli.restoration import planning
 
@@ -200,47 +407,101 @@ def plan(request: Request, *, recursive: bool, suffix: str) -> list[Job]:
         recursive=recursive,
         output_format=request.options.format,
         suffix=suffix,
+        listed=request.listed,
     )
+    if not jobs:
+        raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
+    jobs = planning.shard(jobs, *part)
     request.refuse_existing(*(job.target for job in jobs))
     return jobs
 
 
+def look_at_files(request: Request, jobs: list[Job], reporter: Reporter) -> ExitCode:
+    """List what would be done, with sizes and what it would take."""
+    from deconv_cli.restoration.estimate import Estimate, look_at, seconds_per_megapixel
+
+    restorers, options = request.load()
+    estimate = Estimate()
+    for outcome in look_at(jobs, options, estimate):
+        reporter.tell(outcome)
+    reporter.estimate(estimate, seconds_per_megapixel(restorers, options))
+    return ExitCode.FAILED if reporter.failed else ExitCode.OK
+
+
 def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resume: bool, fail_fast: bool) -> ExitCode:
     """Restore files to files and return how that ended."""
-    from deconv_cli.restoration import batch
+    from deconv_cli.restoration.batch import Batch
     from deconv_cli.restoration.resume import ResumeRecord
-    from deconv_cli.restoration.sheet import ComparisonSheet
 
     restorers, options = request.load()
     record = None
     if not request.to_file:
         record = ResumeRecord(request.output, restorers.sha256, options, reuse=resume)
-    sheet = ComparisonSheet()
-    stopped = None
+    sheet = _sheet(request)
     began = time.perf_counter()
     with graceful_stop() as stop, reporter.streams.progress(len(jobs), "picture") as bar:
-        for outcome in batch.run(jobs, restorers, options, record=record, seen=sheet.add):
+        batch = Batch(
+            restorers,
+            options,
+            jobs_beside=request.workers,
+            record=record,
+            keep_times=request.keep_times,
+            seen=sheet.add if request.sheet else lambda _: None,
+            stop=lambda: stop() or (fail_fast and bool(reporter.failed)),
+        )
+        for outcome in batch.run(jobs):
             bar.update()
             reporter.tell(outcome)
-            if stop() or (fail_fast and outcome.status == "failed"):
-                stopped = stop.code
-                break
     if request.sheet and sheet:
         sheet.write(request.sheet)
-    reporter.summarise(len(jobs), time.perf_counter() - began)
-    return stopped or (ExitCode.FAILED if reporter.tally["failed"] else ExitCode.OK)
+    reporter.summarise(len(jobs), time.perf_counter() - began, batch.busy)
+    return stop.code or (ExitCode.FAILED if reporter.failed else ExitCode.OK)
+
+
+def _sheet(request: Request) -> Any:  # noqa: ANN401 - a ComparisonSheet, which imports heavily
+    from deconv_cli.restoration.sheet import CHOSEN, CROP, ComparisonSheet
+
+    return ComparisonSheet(CHOSEN if request.options.crop else CROP)
 
 
 def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
     """Restore one picture from stdin, to stdout, or both."""
     from deconv_cli.images import format_of, write_atomically
     from deconv_cli.restoration import batch
-    from deconv_cli.restoration.sheet import ComparisonSheet
 
     streams, output = reporter.streams, request.output
-    if len(request.inputs) != 1 or request.inputs[0].is_dir():
-        raise UsageError("with - for stdin or stdout, give exactly one INPUT file and one OUTPUT file")
+    _check_pipes(request, streams)
     source = request.inputs[0]
+    restorers, options = request.load()
+    data = streams.stdin.read() if source == PIPE else batch.read_bytes(source)
+    sheet, file = _sheet(request), io.BytesIO()
+    outcome = batch.restore_data(
+        data,
+        file,
+        restorers,
+        options,
+        name="standard input" if source == PIPE else str(source),
+        target="standard output" if output == PIPE else str(output),
+        target_format=options.format if output == PIPE else format_of(output) or "same",
+        seen=sheet.add if request.sheet else lambda _: None,
+    )
+    if output == PIPE:
+        streams.stdout.write(file.getbuffer())
+        streams.stdout.flush()
+    else:
+        write_atomically(output, file.getvalue())
+    if request.sheet and sheet:
+        sheet.write(request.sheet)
+    reporter.tell(outcome)
+    return ExitCode.OK
+
+
+def _check_pipes(request: Request, streams: Streams) -> None:
+    from deconv_cli.images import format_of
+
+    source, output = request.inputs[0] if request.inputs else PIPE, request.output
+    if len(request.inputs) != 1 or request.listed or source.is_dir():
+        raise UsageError("with - for stdin or stdout, give exactly one INPUT file and one OUTPUT file")
     if output == PIPE and streams.stdout.isatty():
         raise UsageError("a picture is not written to a terminal; redirect stdout, or give an OUTPUT file")
     if source == PIPE and streams.stdin.isatty():
@@ -249,64 +510,3 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         raise UsageError(f"{output}: from stdin, OUTPUT must be a file with the suffix of a picture")
     if output != PIPE:
         request.refuse_existing(output)
-    restorers, options = request.load()
-    data = streams.stdin.read() if source == PIPE else batch.read_bytes(source)
-    done = batch.process(
-        data,
-        restorers,
-        options,
-        name="standard input" if source == PIPE else str(source),
-        target="standard output" if output == PIPE else str(output),
-        target_format=options.format if output == PIPE else format_of(output) or "same",
-    )
-    if output == PIPE:
-        streams.stdout.write(done.data)
-        streams.stdout.flush()
-    else:
-        write_atomically(output, done.data)
-    if request.sheet:
-        sheet = ComparisonSheet()
-        sheet.add(done)
-        sheet.write(request.sheet)
-    reporter.tell(done.outcome)
-    return ExitCode.OK
-
-
-@dataclass
-class Reporter:
-    """Tells the user, or a script, what became of the files, and keeps the tally."""
-
-    streams: Streams
-    json: bool
-    json_to_stderr: bool
-    tally: Counter[str] = field(default_factory=Counter)
-
-    def tell(self, outcome: Outcome) -> None:
-        """Report one file."""
-        self.tally[outcome.status] += 1
-        for warning in outcome.warnings:
-            self.streams.warning(f"{outcome.input}: {warning}")
-        if outcome.status == "failed":
-            self.streams.error(outcome.reason)
-        if self.json:
-            self.streams.json(outcome.to_dict(), to_stderr=self.json_to_stderr)
-        elif outcome.status != "failed":
-            self.streams.message(f"{outcome.input} -> {outcome.output}: {outcome.reason}")
-
-    def list_jobs(self, jobs: list[Job]) -> None:
-        """Say what would be done; this is the result of a dry run, so it goes to stdout."""
-        from deconv_cli.restoration.batch import Outcome
-
-        for job in jobs:
-            if self.json:
-                self.streams.json(Outcome(str(job.source), str(job.target), "planned").to_dict())
-            else:
-                self.streams.data(f"{job.source} -> {job.target}")
-
-    def summarise(self, total: int, seconds: float) -> None:
-        """Report the batch."""
-        if self.json:
-            self.streams.json({"summary": dict(self.tally), "total": total, "seconds": round(seconds, 3)})
-        elif total > 1:
-            parts = ", ".join(f"{count} {status}" for status, count in self.tally.items())
-            self.streams.message(f"{total} pictures: {parts}; {seconds:.1f} s")

@@ -28,6 +28,16 @@ class Bar(Protocol):
         """Show a short text at the end."""
 
 
+def printable(text: str) -> str:
+    r"""Escape what would move the cursor, change colours or direction, or end the line: names may hold anything.
+
+    >>> printable("a\x1b[31mb\u202ec")
+    'a\\x1b[31mb\\u202ec'
+    """
+    lines = " ".join(text.split("\n"))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in lines.replace("\t", " "))
+
+
 @dataclass
 class Streams:
     """The three streams of a command, in one object that tests replace whole.
@@ -55,15 +65,18 @@ class Streams:
     def data(self, text: str, *, to_stderr: bool = False) -> None:
         """Write a line of results."""
         if to_stderr:
-            self.stderr.write(text + "\n")
+            self.stderr.write(printable(text) + "\n")
             self.stderr.flush()
         else:
-            self.stdout.write((text + "\n").encode())
+            # Names of files need not be UTF-8; they come out as they went in.
+            self.stdout.write((text + "\n").encode("utf-8", "surrogateescape"))
             self.stdout.flush()
 
     def json(self, value: Any, *, to_stderr: bool = False) -> None:  # noqa: ANN401 - any JSON value
         """Write one line of JSON; numbers that are not finite must have been turned into null before."""
-        self.data(json.dumps(value, ensure_ascii=False, allow_nan=False), to_stderr=to_stderr)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        # Bytes of a name that are not UTF-8 become JSON's own escapes.
+        self.data(text.encode("utf-8", "backslashreplace").decode(), to_stderr=to_stderr)
 
     def table(self, table: RenderableType) -> None:
         """Print a rich table as a result."""
@@ -79,7 +92,7 @@ class Streams:
     def message(self, text: str) -> None:
         """Tell the user something, unless quiet."""
         if not self.quiet:
-            self._console().print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """Warn the user, unless quiet."""
@@ -109,7 +122,7 @@ class Streams:
     def _print_labelled(self, label: str, colour: str, text: str) -> None:
         from rich.text import Text
 
-        line = Text.assemble((f"{label}: ", colour), " ".join(text.split()))
+        line = Text.assemble((f"{label}: ", colour), printable(" ".join(text.split())))
         self._console().print(line, soft_wrap=True, highlight=False)
 
     def _console(self) -> Console:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deconv_cli.degradation.noise import LEVEL_SCALE
+from deconv_cli.images.samples import to_float
 
 PATCH = 8
 """Side of a patch in pixels."""
@@ -27,7 +28,7 @@ OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt([[3.0], [
 """Orthonormal luma and chroma: the mean square of the noise over them is that over red, green and blue."""
 
 
-def estimate_noise_level(image: NDArray[np.float32]) -> float:
+def estimate_noise_level(image: NDArray[Any]) -> float:
     """Estimate the standard deviation of the white Gaussian noise in a picture.
 
     The patches with the least energy at low DCT frequencies are taken to be free of texture, and the noise
@@ -41,7 +42,7 @@ def estimate_noise_level(image: NDArray[np.float32]) -> float:
     Parameters
     ----------
     image
-        H x W or H x W x 3, float32, nominally 0..1; values outside are allowed.
+        H x W or H x W x 3; uint8, uint16, or float32, nominally 0..1 (values outside are allowed).
 
     Returns
     -------
@@ -64,9 +65,10 @@ def estimate_noise_level(image: NDArray[np.float32]) -> float:
     channels = image[..., None] if image.ndim == 2 else image
     if min(channels.shape[:2]) < PATCH:
         return 0.0
-    patches = _sample_patches(channels)
-    lowest = np.fmin.reduce(channels, axis=None)
-    highest = np.fmax.reduce(channels, axis=None)
+    # Only the sampled patches are scaled, so that a large picture is not copied.
+    patches = to_float(_sample_patches(channels))
+    lowest = to_float(np.asarray(np.fmin.reduce(channels, axis=None)))
+    highest = to_float(np.asarray(np.fmax.reduce(channels, axis=None)))
     means = patches.mean(2)
     # The picture's own extremes stand for the limits of its format: a scan may well be clipped to 16..235. Where
     # nothing was clipped they are some standard deviations away from any patch and change nothing.
@@ -78,7 +80,7 @@ def estimate_noise_level(image: NDArray[np.float32]) -> float:
     return _solve_level(patches[usable], distances[usable], saturated[usable]) * LEVEL_SCALE
 
 
-def _sample_patches(channels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sample_patches(channels: NDArray[Any]) -> NDArray[Any]:
     """Return patches x channels x pixels: all there are, or `MAX_PATCHES` at fixed pseudo-random places."""
     windows = np.lib.stride_tricks.sliding_window_view(channels, (PATCH, PATCH), axis=(0, 1))
     rows, columns = windows.shape[:2]

@@ -1,7 +1,8 @@
 """Pictures on disk: reading them whole, writing them safely, finding them in folders."""
 
 from deconv_cli.images.alpha import bleed_alpha
-from deconv_cli.images.atomic import write_atomically
+from deconv_cli.images.atomic import atomic_file, remove_leftovers, write_atomically
+from deconv_cli.images.colour import without_black
 from deconv_cli.images.frame import Frame, Picture
 from deconv_cli.images.paths import SUFFIXES, find_pictures, format_of, is_picture
 from deconv_cli.images.reading import MAX_PIXELS, open_picture, read_frame, read_size
@@ -16,6 +17,7 @@ __all__ = [
     "Encoding",
     "Frame",
     "Picture",
+    "atomic_file",
     "bleed_alpha",
     "check_pages",
     "crop_to_multiple",
@@ -28,8 +30,10 @@ __all__ = [
     "open_picture",
     "read_frame",
     "read_size",
+    "remove_leftovers",
     "to_float",
     "upscale",
+    "without_black",
     "write_atomically",
     "write_frames",
 ]

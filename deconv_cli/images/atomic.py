@@ -5,33 +5,84 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from deconv_cli.errors import DeconvError
 
+_PREFIX, _ENDING = ".deconv-", ".part"
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all.
 
-    The data go to a hidden file beside the target, reach the disk, and take the target's name. A file that is
-    replaced hands on its permissions; a new one gets the usual ones.
+@contextmanager
+def atomic_file(path: Path, *, like: os.stat_result | None = None, keep_times: bool = False) -> Iterator[BinaryIO]:
+    """Open a file to write `path` whole or not at all.
+
+    The data go to a hidden file beside the target, reach the disk at the end of the block, and take the target's name.
+    A file that is replaced hands on its permissions; a new one gets those of `like`, or the usual ones.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    like
+        Status of the file that the new one is made from.
+    keep_times
+        Give it the times of `like` too.
+
+    Yields
+    ------
+    BinaryIO
+        Empty, open for reading and writing.
 
     Raises
     ------
     DeconvError
         If the file cannot be written; an earlier one is then untouched and nothing is left behind.
     """
-    temporary = path.with_name(f".deconv-{secrets.token_hex(8)}.part")
+    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(6)}{_ENDING}")
     try:
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
+            with temporary.open("x+b") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             if path.exists():
                 temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            elif like is not None:
+                temporary.chmod(stat.S_IMODE(like.st_mode) & 0o777)
+            if like is not None and keep_times:
+                os.utime(temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DeconvError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` whole or not at all; see `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what runs that were killed have left in a folder; what belongs to a process that lives stays."""
+    for path in folder.glob(f"{_PREFIX}*{_ENDING}"):
+        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":
+        return True  # There, asking would end it.
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

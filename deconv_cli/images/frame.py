@@ -55,6 +55,8 @@ class Frame:
         Whether the file stored the pixels without loss.
     duration
         Time that a frame of an animation shows, in milliseconds, or None.
+    stamp
+        What to write into the file about what was done to the picture, name and value.
     warnings
         What could not be kept on reading, a phrase each.
     """
@@ -77,6 +79,7 @@ class Frame:
     jpeg_quality: int | None = None
     lossless: bool = True
     duration: float | None = None
+    stamp: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
 
     def map_layers(self, change: Callable[[Samples], Samples]) -> Frame:

@@ -15,6 +15,7 @@ from deconv_cli.images import boxes, colour, png, tiff
 from deconv_cli.images.alpha import flatten_onto_white
 from deconv_cli.images.frame import Frame, Samples
 from deconv_cli.images.samples import from_float
+from deconv_cli.images.stamp import stamp
 
 DEFAULT_QUALITY = 95
 GIF_COLOURS = 256
@@ -197,6 +198,8 @@ def write_frames(
             (frame,) = fitted()
             name = frame.name
             _WRITERS[format](file, frame, encoding)
+    except MemoryError as error:
+        raise DeconvError(f"{name}: memory does not suffice to write it as {what.label}") from error
     except (OSError, ValueError, OverflowError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # The disk, not the picture.
@@ -226,6 +229,8 @@ def _fit(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, list[str
     if frame.alpha is not None and not what.alpha:
         frame = replace(frame, pixels=flatten_onto_white(frame.pixels, frame.alpha), alpha=None)
         warnings.append(f"{what.label} holds no transparency: it was flattened onto white")
+    if frame.stamp:
+        frame = stamp(frame, dict(frame.stamp), as_text=target == "png")
     lost = [field for field in _METADATA if _is_lost(frame, field, target)]
     if lost:
         nothing: dict[str, Any] = {field: () if field in ("chunks", "tags") else None for field in lost}

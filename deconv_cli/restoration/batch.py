@@ -1,91 +1,80 @@
-"""Files to files, one at a time; a file that fails does not stop the rest."""
+"""Files to files: reading, the network and writing overlap; a file that fails does not stop the rest."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import queue
+import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from deconv_cli.errors import DeconvError, UsageError
-from deconv_cli.images import Frame, encode_frame, format_of, read_frame, write_atomically
-from deconv_cli.restoration.decision import Decision, decide
+from deconv_cli.images import Frame, Picture, atomic_file, check_pages, format_of, open_picture, write_frames
+from deconv_cli.restoration import memory
+from deconv_cli.restoration.decision import Decision
+from deconv_cli.restoration.pages import Done, Options, cut, decide_page, restore_page
 from deconv_cli.restoration.planning import Job
 from deconv_cli.restoration.resume import ResumeRecord
 
 if TYPE_CHECKING:
-    from deconv_cli.restoration.restorer import Restorers  # imports torch, which a dry run does not need
+    from deconv_cli.restoration.restorer import Restorers  # imports torch
 
-
-@dataclass(frozen=True)
-class Options:
-    """How to restore and write every file of a batch.
-
-    Attributes
-    ----------
-    task
-        What to undo; ``auto`` decides for every picture, and copies a file byte for byte if it needs nothing and its
-        format stays.
-    noise_level, strength, tta, tile
-        See `deconv_cli.restoration.restorer.Restorer.restore`. A noise level means denoising.
-    scale
-        Enlargement of super-resolution; None is what the weights do, or the task's default.
-    format
-        ``png``, ``jpg``, ``webp``, ``bmp``, ``tiff``, or ``same`` as the target's suffix says.
-    quality
-        Of JPEG and WebP; None decides by the input.
-    metadata
-        ``keep`` or ``strip`` EXIF, XMP and resolution.
-    """
-
-    task: str = "auto"
-    noise_level: float | Literal["auto"] = "auto"
-    scale: int | None = None
-    strength: float = 1.0
-    tta: bool = False
-    tile: int | Literal["auto", "off"] = "auto"
-    format: str = "same"
-    quality: int | None = None
-    metadata: Literal["keep", "strip"] = "keep"
+Status = Literal["restored", "copied", "complete", "planned", "failed"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file.
+    """What became of one file; a line of ``--json``.
 
     Attributes
     ----------
+    input, output
+        The files.
     status
-        ``restored``, ``copied`` (nothing to restore), ``complete`` (already done), ``planned`` or ``failed``.
+        ``restored``; ``copied``: nothing to restore; ``complete``: already done; ``planned``: by a dry run; ``failed``.
     task
-        What was undone.
-    reason
-        What was decided and why, or the error.
+        What was undone, or null.
+    decision
+        What was decided and why, or null.
     noise_level
-        Noise level given to the network, sigma on 0..255.
+        Noise level given to the network or estimated, sigma on 0..255, or null.
     scale
         Output side over input side.
     width, height
-        Size of the input.
+        Size of the input in pixels, or null.
+    pages
+        Pages or frames in the input, or null.
+    input_bytes, output_bytes
+        Sizes of the files, or null.
     seconds
-        Time from reading to having written.
+        Time from decoding to having written, or null.
     warnings
         What could not be kept.
+    error
+        Why it failed, or null.
     """
 
     input: str
     output: str
-    status: Literal["restored", "copied", "complete", "planned", "failed"]
+    status: Status
     task: str | None = None
-    reason: str = ""
+    decision: str | None = None
     noise_level: float | None = None
     scale: int = 1
     width: int | None = None
     height: int | None = None
+    pages: int | None = None
+    input_bytes: int | None = None
+    output_bytes: int | None = None
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -93,139 +82,435 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Processed:
-    """A restored file in memory, with the picture before and after."""
+class Seen:
+    """A page before and after, and what was done."""
 
-    data: bytes
     before: Frame
     after: Frame
-    outcome: Outcome
+    done: Done
 
 
-def process(
-    data: bytes, restorers: Restorers, options: Options, *, name: str, target: str, target_format: str
-) -> Processed:
+class _Page(NamedTuple):
+    """A page for the network."""
+
+    frame: Frame
+    decision: Decision | None
+
+
+class _Copy(NamedTuple):
+    """Word that no page needs anything."""
+
+    decision: Decision
+
+
+def _read_pages(
+    source: Path | bytes, name: str, options: Options, tasks: set[str], target_format: str
+) -> Iterator[Picture | _Page | _Copy]:
+    """Yield the header, then the pages with what they need; or instead of pages that the file can be copied."""
+    with open_picture(source, name=name, max_pixels=options.max_pixels) as picture:
+        target = _written_format(picture, target_format)
+        check_pages(name, target, picture.count, animated=picture.animated)
+        yield picture
+        may_copy = options.may_copy and target == picture.format
+        idle: list[Decision] = []
+        for frame in picture.frames:
+            decision = decide_page(frame, options, tasks)
+            if may_copy and decision and decision.task is None:
+                idle.append(decision)
+                continue
+            if idle:
+                # Only now it is clear that the pages before are needed.
+                with open_picture(source, name=name, max_pixels=options.max_pixels) as again:
+                    yield from (_Page(earlier, found) for found, earlier in zip(idle, again.frames, strict=False))
+            may_copy, idle = False, []
+            yield _Page(frame, decision)
+        if idle:
+            yield _Copy(idle[0])
+
+
+def _written_format(picture: Picture, target_format: str) -> str:
+    kept = "tiff" if picture.format == "raw" else picture.format
+    return kept if target_format == "same" else target_format
+
+
+def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outcome:
+    """Say what was done to the pages of a file."""
+    first = next((done for done in all_done if done.task), all_done[0])
+    tasks = list(dict.fromkeys(done.task for done in all_done if done.task))
+    more = f" (the first of {len(all_done)})" if len(all_done) > 1 else ""
+    return dataclasses.replace(
+        outcome,
+        status="restored" if tasks else "copied",
+        task="+".join(tasks) or None,
+        decision=first.decision + more,
+        noise_level=first.noise_level,
+        scale=first.scale,
+        width=picture.width,
+        height=picture.height,
+        pages=picture.count,
+        warnings=tuple(dict.fromkeys(warning for done in all_done for warning in done.warnings)),
+    )
+
+
+def _copied(outcome: Outcome, picture: Picture, decision: Decision) -> Outcome:
+    done = Done(None, decision.reason, round(decision.noise_level, 2))
+    return _describe(outcome, picture, [done] * picture.count)
+
+
+def restore_data(
+    data: bytes,
+    file: IO[bytes],
+    restorers: Restorers,
+    options: Options,
+    *,
+    name: str,
+    target: str,
+    target_format: str,
+    seen: Callable[[Seen], None] = lambda _: None,
+) -> Outcome:
     """Restore one file in memory.
 
     Parameters
     ----------
     data
         The file.
+    file
+        Where to write the result; empty, open for reading and writing.
     restorers, options
         What to restore it with, and how.
     name, target
         What messages and the outcome call input and output.
     target_format
         Format of the result, or ``same``.
+    seen
+        Called with every page before and after.
 
     Raises
     ------
     DeconvError
         If the file cannot be read, restored or written.
     """
-    frame = read_frame(data, name=name)
-    target_format = frame.format if target_format == "same" else target_format
-    height, width = frame.pixels.shape[:2]
-    outcome = Outcome(name, target, "restored", width=width, height=height)
-    decision = decide(frame, restorers.tasks) if options.task == options.noise_level == "auto" else None
-    if decision and decision.task is None:
-        outcome = dataclasses.replace(
-            outcome, status="copied", reason=decision.reason, noise_level=round(decision.noise_level, 2)
-        )
-        if target_format == frame.format and options.quality is None and options.metadata == "keep":
-            return Processed(data, frame, frame, outcome)
-        restored = frame
+    began = time.perf_counter()
+    outcome = Outcome(name, target, "restored", input_bytes=len(data))
+    parts = _read_pages(data, name, options, restorers.tasks, target_format)
+    picture = next(parts)
+    assert isinstance(picture, Picture)
+    all_done: list[Done] = []
+
+    def restored() -> Iterator[Frame]:
+        for page in parts:
+            if isinstance(page, _Page):
+                frame, done = restore_page(page.frame, page.decision, restorers, options)
+                all_done.append(done)
+                seen(Seen(cut(page.frame, options.crop), frame, done))
+                yield frame
+
+    first = next(parts)
+    if isinstance(first, _Copy):
+        file.write(data)
+        outcome = _copied(outcome, picture, first.decision)
     else:
-        restored, outcome = _restore(frame, restorers, options, decision, outcome)
-    encoded, warnings = encode_frame(restored, target_format, quality=options.quality, metadata=options.metadata)
-    outcome = dataclasses.replace(outcome, warnings=(*frame.warnings, *warnings))
-    return Processed(encoded, frame, restored, outcome)
+        parts = _put_back(first, parts)
+        warnings = _write(file, restored(), picture, options, target_format)
+        outcome = _describe(outcome, picture, all_done)
+        outcome = dataclasses.replace(outcome, warnings=(*warnings, *outcome.warnings))
+    seconds = round(time.perf_counter() - began, 3)
+    return dataclasses.replace(outcome, output_bytes=file.seek(0, os.SEEK_END), seconds=seconds)
 
 
-def _restore(
-    frame: Frame, restorers: Restorers, options: Options, decision: Decision | None, outcome: Outcome
-) -> tuple[Frame, Outcome]:
-    task = decision.task if decision else "denoise" if options.task == "auto" else options.task
-    assert task
-    restorer = restorers.of(task, options.scale)
-    estimated = restorer.within_range(decision.noise_level) if decision and task == "denoise" else None
-    result = restorer.restore(
-        frame.pixels,
-        alpha=frame.alpha,
-        noise_level=options.noise_level if estimated is None else estimated,
-        strength=options.strength,
-        tta=options.tta,
-        tile=options.tile,
+def _put_back(first: Any, rest: Iterator[Any]) -> Iterator[Any]:  # noqa: ANN401
+    yield first
+    yield from rest
+
+
+def _write(
+    file: IO[bytes], frames: Iterator[Frame], picture: Picture, options: Options, target_format: str
+) -> tuple[str, ...]:
+    """Write all pages; return what could not be kept, on reading or in the format."""
+    unread: dict[str, None] = {}
+
+    def noted() -> Iterator[Frame]:
+        for frame in frames:
+            unread.update(dict.fromkeys(frame.warnings))
+            yield frame
+
+    lost = write_frames(
+        file,
+        noted(),
+        _written_format(picture, target_format),
+        options.encoding,
+        count=picture.count,
+        loop=picture.loop,
+        still_first=picture.still_first,
     )
-    level = result.noise_level
-    if decision:
-        found = decision.reason
-    elif restorer.description.scale > 1:
-        found = f"x{restorer.description.scale}"
-    elif level is None:
-        found = "blind"
-    else:
-        found = f"noise level {level:.1f} ({'estimated' if options.noise_level == 'auto' else 'given'})"
-    return dataclasses.replace(frame, pixels=result.pixels, alpha=result.alpha), dataclasses.replace(
-        outcome,
-        task=task,
-        reason=f"{task}: {found}, {result.precision}",
-        noise_level=None if level is None else round(level, 2),
-        scale=restorer.description.scale,
-    )
+    return (*unread, *lost)
 
 
-def run(
-    jobs: Iterable[Job],
-    restorers: Restorers,
-    options: Options,
-    *,
-    record: ResumeRecord | None = None,
-    seen: Callable[[Processed], None] = lambda _: None,
-) -> Iterator[Outcome]:
-    """Restore files one after the other; a file that fails is reported and the rest goes on.
+class _Feed:
+    """Hands pages from the network to the thread that writes them, one waiting at most."""
+
+    def __init__(self) -> None:
+        self._pages: queue.Queue[Frame | DeconvError | None] = queue.Queue(maxsize=1)
+        self.writing: Future[Any] | None = None
+
+    def put(self, page: Frame | DeconvError | None) -> None:
+        """Hand on a page, None at the end, or the error that there will be no more because of."""
+        while not (self.writing and self.writing.done()):
+            try:
+                self._pages.put(page, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (page := self._pages.get()) is not None:
+            if isinstance(page, DeconvError):
+                raise page
+            yield page
+            del page
+
+
+@dataclass
+class _Incoming:
+    """A file that is being read."""
+
+    job: Job
+    status: os.stat_result | None = None
+    picture: Picture | None = None
+    parts: Iterator[Any] = field(default_factory=lambda: iter(()))
+    first: Future[Any] | None = None
+    needed: int = 0
+    error: DeconvError | None = None
+    complete: bool = False
+
+
+@dataclass
+class _Outgoing:
+    """A file that is being written, or that is done with."""
+
+    job: Job
+    outcome: Outcome
+    began: float
+    writing: Future[tuple[tuple[str, ...], int, float]] | None = None
+    needed: int = 0
+
+
+class Batch:
+    """Restores files, with threads that read ahead and write behind around the one network.
 
     Parameters
     ----------
-    jobs
-        What goes where.
     restorers, options
-        What to restore it with, and how.
+        What to restore with, and how.
+    jobs_beside
+        How many files may be decoded ahead and encoded behind.
     record
         Skip what it says is complete and current, and enter what is done.
+    keep_times
+        Give the outputs the times of their inputs.
     seen
-        Called with every picture before and after.
+        Called with every page before and after.
+    stop
+        Asked before every file whether to end; what has been started is finished.
 
-    Yields
-    ------
-    Outcome
-        One for every job, in order.
+    Attributes
+    ----------
+    busy
+        Seconds that the network worked.
     """
-    for job in jobs:
-        if record and record.is_current(job):
-            yield Outcome(str(job.source), str(job.target), "complete", reason="already complete")
-            continue
-        began = time.perf_counter()
+
+    def __init__(
+        self,
+        restorers: Restorers,
+        options: Options,
+        *,
+        jobs_beside: int = 2,
+        record: ResumeRecord | None = None,
+        keep_times: bool = False,
+        seen: Callable[[Seen], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.restorers, self.options = restorers, options
+        self.jobs_beside, self.record, self.keep_times = jobs_beside, record, keep_times
+        self.seen, self.stop = seen, stop
+        self.busy = 0.0
+        self._budget = memory.available_memory() // 2
+        self._readers = ThreadPoolExecutor(jobs_beside, "reader")
+        self._writers = ThreadPoolExecutor(jobs_beside, "writer")
+        self._incoming: deque[_Incoming] = deque()
+        self._outgoing: deque[_Outgoing] = deque()
+        self._feed: _Feed | None = None
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """Restore files.
+
+        Yields
+        ------
+        Outcome
+            One for every job that was begun, in order.
+
+        Raises
+        ------
+        UsageError
+            If the options do not go with the weights: the request is wrong, not the file.
+        """
+        remaining = iter(jobs)
         try:
-            done = process(
-                read_bytes(job.source),
-                restorers,
-                options,
-                name=str(job.source),
-                target=str(job.target),
-                target_format=format_of(job.target) or "same",
-            )
-            make_folder(job.target.parent)
-            write_atomically(job.target, done.data)
+            while not self.stop():
+                self._read_ahead(remaining)
+                if not self._incoming:
+                    break
+                self._outgoing.append(self._restore(self._incoming.popleft(), remaining))
+                yield from self._finished(at_most=self.jobs_beside)
+            yield from self._finished(at_most=0)
+        finally:
+            if self._feed:
+                self._feed.put(DeconvError("interrupted"))
+            for pool in (self._readers, self._writers):
+                pool.shutdown(cancel_futures=True)
+
+    def _read_ahead(self, remaining: Iterator[Job]) -> None:
+        """Open the next files, and let those be decoded that the memory has room for; the first one always."""
+        while len(self._incoming) <= self.jobs_beside and (job := next(remaining, None)) is not None:
+            self._incoming.append(self._open(job))
+        for incoming in self._incoming:
+            if incoming.first or not incoming.picture:
+                continue
+            in_use = sum(other.needed for other in self._incoming) + sum(other.needed for other in self._outgoing)
+            picture, scale = incoming.picture, self.options.scale or 1
+            needed = memory.picture_bytes(picture.width, picture.height, picture.bytes_per_pixel, scale)
+            if in_use and in_use + needed > self._budget and incoming is not self._incoming[0]:
+                return
+            incoming.needed = needed
+            incoming.first = self._readers.submit(next, incoming.parts)
+
+    def _open(self, job: Job) -> _Incoming:
+        if self.record and self.record.is_current(job):
+            return _Incoming(job, complete=True)
+        incoming = _Incoming(job)
+        try:
+            incoming.status = job.source.stat()
+            name, target_format = str(job.source), format_of(job.target) or "same"
+            incoming.parts = _read_pages(job.source, name, self.options, self.restorers.tasks, target_format)
+            picture = next(incoming.parts)
+            assert isinstance(picture, Picture)
+            incoming.picture = picture
         except UsageError:
-            raise  # The request is wrong, not the file.
+            raise
         except DeconvError as error:
-            yield Outcome(str(job.source), str(job.target), "failed", reason=str(error))
-            continue
-        if record:
-            record.enter(job)
-        seen(done)
-        yield dataclasses.replace(done.outcome, seconds=round(time.perf_counter() - began, 3))
+            incoming.error = error
+        except OSError as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+            incoming.error = DeconvError(f"{job.source}: {reason}")
+        return incoming
+
+    def _restore(self, incoming: _Incoming, remaining: Iterator[Job]) -> _Outgoing:
+        job, began = incoming.job, time.perf_counter()
+        outcome = Outcome(str(job.source), str(job.target), "restored")
+        if incoming.complete:
+            return _Outgoing(job, dataclasses.replace(outcome, status="complete", decision="already complete"), began)
+        if incoming.error or not incoming.picture or not incoming.first or not incoming.status:
+            return _Outgoing(job, _failed(outcome, incoming.error), began)
+        outgoing = _Outgoing(job, dataclasses.replace(outcome, input_bytes=incoming.status.st_size), began)
+        outgoing.needed = incoming.needed
+        try:
+            self._pass_pages(incoming, outgoing, remaining)
+        except UsageError:
+            raise
+        except DeconvError as error:
+            if self._feed:
+                self._feed.put(error)  # The writer fails by it, and removes what it has written.
+            else:
+                outgoing.outcome = _failed(outgoing.outcome, error)
+        self._feed = None
+        return outgoing
+
+    def _pass_pages(self, incoming: _Incoming, outgoing: _Outgoing, remaining: Iterator[Job]) -> None:
+        """Take the pages of a file through the network and on to the writer."""
+        picture, coming, all_done = incoming.picture, incoming.first, []
+        incoming.first = None  # It would keep the page.
+        assert picture
+        while True:
+            assert coming
+            page = coming.result()
+            if page is None:
+                break
+            if isinstance(page, _Copy):
+                outgoing.outcome = _copied(outgoing.outcome, picture, page.decision)
+                outgoing.writing = self._writers.submit(self._copy, incoming)
+                return
+            coming = self._readers.submit(next, incoming.parts, None)
+            self._read_ahead(remaining)
+            frame, done = self._run_network(page)
+            all_done.append(done)
+            del page
+            if self._feed is None:
+                self._feed = _Feed()
+                outgoing.writing = self._feed.writing = self._writers.submit(self._write, incoming, self._feed)
+            self._feed.put(frame)
+            del frame
+        if self._feed:
+            self._feed.put(None)
+        outgoing.outcome = _describe(outgoing.outcome, picture, all_done)
+
+    def _run_network(self, page: _Page) -> tuple[Frame, Done]:
+        began = time.perf_counter()
+        frame, done = restore_page(page.frame, page.decision, self.restorers, self.options)
+        self.busy += time.perf_counter() - began
+        self.seen(Seen(cut(page.frame, self.options.crop), frame, done))
+        return frame, done
+
+    def _write(self, incoming: _Incoming, feed: _Feed) -> tuple[tuple[str, ...], int, float]:
+        """Write the pages as they come; return what could not be kept, the size and the time it was done."""
+        job, picture = incoming.job, incoming.picture
+        assert picture
+        make_folder(job.target.parent)
+        with atomic_file(job.target, like=incoming.status, keep_times=self.keep_times) as file:
+            warnings = _write(file, iter(feed), picture, self.options, format_of(job.target) or "same")
+            size = file.seek(0, os.SEEK_END)
+        return warnings, size, time.perf_counter()
+
+    def _copy(self, incoming: _Incoming) -> tuple[tuple[str, ...], int, float]:
+        job = incoming.job
+        make_folder(job.target.parent)
+        with atomic_file(job.target, like=incoming.status, keep_times=self.keep_times) as file:
+            try:
+                with job.source.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+            except FileNotFoundError as error:
+                raise DeconvError(f"{job.source}: no such file") from error
+            size = file.tell()
+        return (), size, time.perf_counter()
+
+    def _finished(self, *, at_most: int) -> Iterator[Outcome]:
+        """Yield the outcomes that are certain, in order; wait until at most so many are not."""
+        while self._outgoing:
+            first = self._outgoing[0]
+            if first.writing and not first.writing.done() and len(self._outgoing) <= at_most:
+                return
+            outcome = self._conclude(first)
+            self._outgoing.popleft()
+            yield outcome
+
+    def _conclude(self, outgoing: _Outgoing) -> Outcome:
+        if outgoing.writing is None:
+            return outgoing.outcome
+        try:
+            warnings, size, ended = outgoing.writing.result()
+        except DeconvError as error:
+            return _failed(outgoing.outcome, error)
+        if self.record:
+            self.record.enter(outgoing.job)
+        return dataclasses.replace(
+            outgoing.outcome,
+            output_bytes=size,
+            seconds=round(ended - outgoing.began, 3),
+            warnings=(*warnings, *outgoing.outcome.warnings),
+        )
+
+
+def _failed(outcome: Outcome, error: DeconvError | None) -> Outcome:
+    return dataclasses.replace(outcome, status="failed", task=None, decision=None, error=str(error))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -238,6 +523,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DeconvError(f"{path}: no such file") from error
     except OSError as error:
         raise DeconvError(f"{path}: cannot be read ({error.strerror})") from error
 

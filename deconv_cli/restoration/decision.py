@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
-from deconv_cli.images import Frame, to_float
+from deconv_cli.images import Frame
 
 CLEAN_LEVEL = 2.0
 """An estimated noise level below this is none to speak of: clean photographs read 1 to 2."""
@@ -47,7 +47,7 @@ def decide(frame: Frame, tasks: Container[str]) -> Decision:
     tasks
         Names of the tasks to choose from: those that there are weights for.
     """
-    level = estimate_noise_level(to_float(frame.pixels))
+    level = estimate_noise_level(frame.pixels)
     quality = frame.jpeg_quality
     compressed = quality is not None and quality < GOOD_QUALITY
     found = f"noise level {level:.1f} (estimated)" + (f", JPEG quality {quality}" if compressed else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ def plan(
     recursive: bool = False,
     output_format: str = "same",
     suffix: str = "",
+    listed: Sequence[Path] = (),
 ) -> list[Job]:
     """Decide where the result of every input goes.
 
@@ -44,6 +46,8 @@ def plan(
         Format of the results, or ``same``.
     suffix
         Text to append to the stem of every result that goes into a folder.
+    listed
+        More files, which keep their places below the folder that they have in common.
 
     Raises
     ------
@@ -52,15 +56,17 @@ def plan(
         would be one file.
     """
     extension = _extension(output_format)
+    if any(separator in suffix for separator in "/\\\0"):
+        raise UsageError(f"--suffix is appended to names and cannot hold a path: '{suffix}'")
     _refuse_foreign_format(inputs, output)
-    if is_single_file(inputs, output):
+    if not listed and is_single_file(inputs, output):
         if output_format not in ("same", format_of(output)):
             raise UsageError(f"{output}: its suffix does not say {output_format}; leave --format out, or change one")
         jobs = [Job(inputs[0], output)]
     else:
         jobs = [
             Job(path, output / inner.with_name(inner.stem + suffix + (extension or _written_suffix(inner))))
-            for path, inner in _expand(inputs, output, recursive=recursive)
+            for path, inner in (*_expand(inputs, output, recursive=recursive), *_below_common_folder(listed))
         ]
     _refuse_collisions(jobs)
     return jobs
@@ -102,6 +108,23 @@ def _expand(inputs: Sequence[Path], output: Path, *, recursive: bool) -> Iterato
                 yield path, path.relative_to(given)
         else:
             yield given, Path(given.name)
+
+
+def _below_common_folder(listed: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield every listed file with its path below the deepest folder that all of them lie in."""
+    places = [Path(os.path.abspath(path)) for path in listed]  # noqa: PTH100 - links are not to be followed
+    common = os.path.commonpath([place.parent for place in places]) if places else ""
+    for path, place in zip(listed, places, strict=True):
+        yield path, place.relative_to(common)
+
+
+def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
+    """Return every `count`-th job, the first one being number `index` (from 1).
+
+    >>> shard([1, 2, 3, 4, 5], 2, 3)
+    [2, 5]
+    """
+    return list(jobs[index - 1 :: count])
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:

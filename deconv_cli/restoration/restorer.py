@@ -22,15 +22,14 @@ from deconv_cli.network.bundled import bundled_weights, find_weights
 from deconv_cli.network.device import DTYPES, find_device, find_precision
 from deconv_cli.network.encoder_decoder import RestorationNetwork, stack_condition
 from deconv_cli.network.weights import load_weights
+from deconv_cli.restoration import memory
+from deconv_cli.restoration.blending import WINDOW, blend
 from deconv_cli.restoration.tiling import Span, even_core, spans
 from deconv_cli.tasks import TASKS, find_task
 
 Pixels = NDArray[Any]
 """A picture as `check_image` accepts it: uint8, uint16 or float32."""
 
-AUTO_TILE_SIDE = 1536
-"""Largest side of the cores of automatic tiles, in output pixels: bounds the memory of the activations."""
-SMALLEST_TILE = 64
 PRECISION_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,7 @@ class _Pass:
 
     noise_level: float | None
     strength: float
+    chroma: float
     dtype: torch.dtype
     tta: bool
 
@@ -110,6 +110,7 @@ class Restorer:
         alpha: Pixels | None = None,
         noise_level: float | Literal["auto"] = "auto",
         strength: float = 1.0,
+        chroma: float | None = None,
         tta: bool = False,
         tile: int | Literal["auto", "off"] = "auto",
     ) -> Restored:
@@ -126,13 +127,17 @@ class Restorer:
         noise_level
             Standard deviation of the noise on the 0..255 scale; ``auto`` estimates it. A blind network is not told.
         strength
-            1 is the network's result, 0 the input (enlarged by bicubic interpolation); between them a blend.
+            1 is the network's result, 0 the input (enlarged by bicubic interpolation); between them a blend that gives
+            back texture rather than noise (see `deconv_cli.restoration.blending.blend`).
+        chroma
+            The strength of what changes the colour but not the luma; the same by default.
         tta
             Average over the eight symmetries of the square ("self-ensemble", Lim et al. 2017, arXiv 1707.02921,
             section 3.4): eight times the time for a little quality.
         tile
-            Side of a tile's core in pixels, rounded up to the network's stride; ``off`` runs the whole picture at
-            once. Tiled and untiled results are equal up to the rounding of the number format.
+            Side of a tile's core in pixels, rounded up to the network's stride; ``auto`` goes by the free memory,
+            ``off`` runs the whole picture at once. Tiled and untiled results are equal up to the rounding of the number
+            format.
 
         Raises
         ------
@@ -142,23 +147,27 @@ class Restorer:
             If the picture or an option is not as described.
         """
         check_image(image)
-        if not 0 <= strength <= 1:
-            raise UsageError(f"strength must be from 0 (the input) to 1 (full), not {strength:g}")
+        chroma = strength if chroma is None else chroma
+        for share in (strength, chroma):
+            if not 0 <= share <= 1:
+                raise UsageError(f"strength must be from 0 (the input) to 1 (full), not {share:g}")
         if image.ndim == 3 and image.shape[2] == 4:
             inner = self.restore(
                 image[..., :3],
                 alpha=image[..., 3],
                 noise_level=noise_level,
                 strength=strength,
+                chroma=chroma,
                 tta=tta,
                 tile=tile,
             )
             assert inner.alpha is not None
             return dataclasses.replace(inner, pixels=np.dstack((inner.pixels, inner.alpha)))
         level = self.find_noise_level(image, noise_level)
-        how = _Pass(level, strength, self._dtype_for(image.dtype), tta)
+        how = _Pass(level, strength, chroma, self._dtype_for(image.dtype), tta)
         visible = image if alpha is None else bleed_alpha(image, alpha)
-        pixels = self._run(visible, how, self._core(tile, *image.shape[:2]))
+        height, width = image.shape[:2]
+        pixels = self._run(visible, how, self._core(tile, height, width, how.dtype))
         scale = self.description.scale
         if alpha is not None and scale == 1:
             hidden = alpha == 0
@@ -182,7 +191,7 @@ class Restorer:
                 raise UsageError(f"the weights '{self.description.name}' are blind: leave the noise level out")
             return None
         if noise_level == "auto":
-            return self.within_range(estimate_noise_level(to_float(image)))
+            return self.within_range(estimate_noise_level(image))
         low, high = self.description.level_range
         if not low <= noise_level <= high:
             raise UsageError(
@@ -220,11 +229,13 @@ class Restorer:
             return torch.float32
         return find_precision(self.precision, self.device)
 
-    def _core(self, tile: int | Literal["auto", "off"], height: int, width: int) -> tuple[int, int]:
+    def _core(self, tile: int | Literal["auto", "off"], height: int, width: int, dtype: torch.dtype) -> tuple[int, int]:
         """Return height and width of the tiles' cores."""
         architecture = self.description.architecture
         if tile == "auto":
-            largest, multiple = AUTO_TILE_SIDE // architecture.scale, architecture.size_multiple
+            free = memory.available_on(self.device)
+            largest = memory.tile_side(architecture, dtype.itemsize, free) // architecture.size_multiple
+            largest, multiple = max(1, largest) * architecture.size_multiple, architecture.size_multiple
             return even_core(height, largest, multiple), even_core(width, largest, multiple)
         if tile == "off":
             return architecture.round_up(height), architecture.round_up(width)
@@ -234,28 +245,36 @@ class Restorer:
 
     def _run(self, image: Pixels, how: _Pass, core: tuple[int, int]) -> Pixels:
         """Restore all tiles, with smaller ones if memory runs out."""
-        try:
-            scale = self.description.scale
-            height, width = image.shape[:2]
-            output = np.empty((height * scale, width * scale, *image.shape[2:]), image.dtype)
-            for rows, columns in self._tiles(image.shape[:2], core):
-                patch = image[rows.low : rows.high, columns.low : columns.high]
-                restored = self._run_tile(patch, rows, columns, how)
-                inner = rows.core_within(scale), columns.core_within(scale)
-                output[rows.core(scale), columns.core(scale)] = restored[inner]
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            smaller = self.description.architecture.round_up(max(core) // 2)
-            if smaller < SMALLEST_TILE:
-                raise DeconvError("memory does not suffice even for small tiles; close other programs") from error
-            log.warning("out of memory; going on with tiles of %d pixels", smaller)
-            return self._run(image, how, (smaller, smaller))
-        return output
+        scale = self.description.scale
+        height, width = image.shape[:2]
+        output = np.empty((height * scale, width * scale, *image.shape[2:]), image.dtype)
+        while True:
+            try:
+                self._fill(output, image, how, core)
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                smaller = self.description.architecture.round_up(max(core) // 2)
+                if smaller < memory.SMALLEST_TILE:
+                    raise DeconvError("memory does not suffice even for small tiles; close other programs") from error
+                core = smaller, smaller
+            else:
+                return output
+            log.warning("out of memory; going on with tiles of %d pixels", core[0])
 
-    def _tiles(self, shape: tuple[int, ...], core: tuple[int, int]) -> Iterator[tuple[Span, Span]]:
+    def _fill(self, output: Pixels, image: Pixels, how: _Pass, core: tuple[int, int]) -> None:
+        scale = self.description.scale
+        for rows, columns in self._tiles(image.shape[:2], core, how):
+            patch = image[rows.low : rows.high, columns.low : columns.high]
+            restored = self._run_tile(patch, rows, columns, how)
+            inner = rows.core_within(scale), columns.core_within(scale)
+            output[rows.core(scale), columns.core(scale)] = restored[inner]
+
+    def _tiles(self, shape: tuple[int, ...], core: tuple[int, int], how: _Pass) -> Iterator[tuple[Span, Span]]:
         architecture = self.description.architecture
         overlap, multiple = architecture.influence_radius, architecture.size_multiple
+        if min(how.strength, how.chroma) < 1:
+            overlap = architecture.round_up(overlap + WINDOW // 2)
         for rows in spans(shape[0], core[0], overlap, multiple):
             for columns in spans(shape[1], core[1], overlap, multiple):
                 yield rows, columns
@@ -271,7 +290,9 @@ class Restorer:
         residual = residual.mean(0) if patch.ndim == 2 else residual.permute(1, 2, 0)
         base = upscale(given[:height, :width], self.description.scale)
         added: NDArray[np.float32] = residual[: base.shape[0], : base.shape[1]].cpu().numpy()
-        return from_float(base + np.float32(how.strength) * added, patch.dtype)
+        level = how.noise_level if self.description.scale == 1 else None
+        blended = blend(base, added, strength=how.strength, chroma=how.chroma, noise_level=level)
+        return from_float(blended, patch.dtype)
 
     @torch.inference_mode()
     def _residual(self, image: Tensor, how: _Pass) -> Tensor:

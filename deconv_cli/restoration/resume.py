@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from deconv_cli.errors import DeconvError
 from deconv_cli.restoration.planning import Job
 
 if TYPE_CHECKING:
-    from deconv_cli.restoration.batch import Options
+    from deconv_cli.restoration.pages import Options
 
 RECORD = ".deconv.jsonl"
 
@@ -37,7 +37,7 @@ class ResumeRecord:
     def __init__(self, folder: Path, weights: str, options: Options, *, reuse: bool) -> None:
         self.folder = folder
         self.path = folder / RECORD
-        self.made_with = {"weights": weights, "options": dataclasses.asdict(options)}
+        self.made_with = {"weights": weights, "options": options.identity}
         self._entries: dict[str, dict[str, Any]] = {}
         if reuse and self.path.is_file():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -68,10 +68,18 @@ class ResumeRecord:
         entry = self._entry(job)
         self._entries[entry["output"]] = entry
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            with self.path.open("ab") as file:
+                # A run that was killed may have left a line without an end.
+                start = b"\n" if self._unfinished() else b""
+                file.write(start + json.dumps(entry).encode() + b"\n")
         except OSError as error:
             raise DeconvError(f"{self.path}: the record to resume from cannot be written ({error.strerror})") from error
+
+    def _unfinished(self) -> bool:
+        with self.path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            return file.read(1) not in (b"", b"\n")
 
     def _name(self, job: Job) -> str:
         return job.target.relative_to(self.folder).as_posix()

@@ -6,14 +6,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from deconv_cli.images import Frame, write_atomically
-from deconv_cli.restoration.batch import Processed
+from deconv_cli.images import Frame, from_float, to_float, without_black, write_atomically
+from deconv_cli.restoration.batch import Seen
 
-CROP = 400
-"""Largest side of the crops, which are shown pixel by pixel."""
+CROP, CHOSEN = 400, 1600
+"""Largest side of the crops, which are shown pixel by pixel; and of a part that the user has chosen."""
 MOST_ROWS = 20
 MARGIN, CAPTION = 8, 24
 
@@ -21,17 +20,18 @@ MARGIN, CAPTION = 8, 24
 class ComparisonSheet:
     """Collects the centres of pictures before and after; pictures beyond the first `MOST_ROWS` are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = CROP) -> None:
+        self._side = side
         self._rows: list[tuple[str, Image.Image, Image.Image]] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, done: Processed) -> None:
-        """Add a row for a picture."""
+    def add(self, seen: Seen) -> None:
+        """Add a row for a page."""
         if len(self._rows) < MOST_ROWS:
-            before, after = _centres(done.before, done.after, done.outcome.scale)
-            self._rows.append((done.outcome.reason, before, after))
+            before, after = _centres(seen.before, seen.after, seen.done.scale, self._side)
+            self._rows.append((seen.done.decision, before, after))
 
     def write(self, path: Path) -> None:
         """Write the sheet as a PNG file.
@@ -56,9 +56,9 @@ class ComparisonSheet:
         write_atomically(path, file.getvalue())
 
 
-def _centres(before: Frame, after: Frame, scale: int) -> tuple[Image.Image, Image.Image]:
+def _centres(before: Frame, after: Frame, scale: int, largest: int) -> tuple[Image.Image, Image.Image]:
     """Cut the same part out of both; a smaller picture is enlarged by bicubic interpolation, to be seen beside."""
-    side = CROP // scale
+    side = largest // scale
     top, left = (max(0, length - side) // 2 for length in before.pixels.shape[:2])
     small = _crop(before, top, left, side)
     name = before.name.rpartition("/")[2] + (f", enlarged {scale} times" if scale > 1 else "")
@@ -68,8 +68,6 @@ def _centres(before: Frame, after: Frame, scale: int) -> tuple[Image.Image, Imag
 
 
 def _crop(frame: Frame, top: int, left: int, side: int) -> Image.Image:
-    return Image.fromarray(_to_8_bits(frame.pixels[top : top + side, left : left + side])).convert("RGB")
-
-
-def _to_8_bits(samples: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return (samples // 257).astype(np.uint8) if samples.dtype == np.uint16 else samples.astype(np.uint8)
+    part = frame.map_layers(lambda layer: layer[top : top + side, left : left + side])
+    pixels = without_black(part)[0].pixels
+    return Image.fromarray(from_float(to_float(pixels), np.uint8)).convert("RGB")

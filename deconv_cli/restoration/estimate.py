@@ -1,0 +1,79 @@
+"""What a batch will take: time and memory, before it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deconv_cli.errors import DeconvError
+from deconv_cli.images import check_pages, format_of, open_picture
+from deconv_cli.restoration import memory
+from deconv_cli.restoration.batch import Outcome
+
+if TYPE_CHECKING:
+    from deconv_cli.restoration.pages import Options
+    from deconv_cli.restoration.planning import Job
+    from deconv_cli.restoration.restorer import Restorers
+
+SAMPLE = 384
+"""Side of the picture that is timed."""
+
+
+@dataclass
+class Estimate:
+    """What a batch takes, added up over its files.
+
+    Attributes
+    ----------
+    megapixels
+        Of all pages of the inputs.
+    memory
+        Most bytes that a file takes, the network included.
+    """
+
+    megapixels: float = 0.0
+    memory: int = memory.FIXED
+
+    def add(self, width: int, height: int, pages: int, bytes_per_pixel: int, scale: int) -> None:
+        """Add a file."""
+        self.megapixels += width * height * pages / 1e6
+        self.memory = max(self.memory, memory.FIXED + memory.picture_bytes(width, height, bytes_per_pixel, scale))
+
+
+def look_at(jobs: Iterable[Job], options: Options, estimate: Estimate) -> Iterator[Outcome]:
+    """Read the headers of files.
+
+    Yields
+    ------
+    Outcome
+        One for every job: ``planned``, or ``failed`` if the header says that it will fail.
+    """
+    for job in jobs:
+        outcome = Outcome(str(job.source), str(job.target), "planned")
+        try:
+            size = job.source.stat().st_size if job.source.exists() else None
+            with open_picture(job.source, max_pixels=options.max_pixels) as picture:
+                target = format_of(job.target) or "png"
+                check_pages(picture.name, target, picture.count, animated=picture.animated)
+                estimate.add(picture.width, picture.height, picture.count, picture.bytes_per_pixel, options.scale or 1)
+                yield dataclasses.replace(
+                    outcome, width=picture.width, height=picture.height, pages=picture.count, input_bytes=size
+                )
+        except DeconvError as error:
+            yield dataclasses.replace(outcome, status="failed", error=str(error))
+
+
+def seconds_per_megapixel(restorers: Restorers, options: Options) -> float:
+    """Time the network on a small picture, with the options of the batch."""
+    task = "denoise" if options.task == "auto" else options.task
+    restorer = restorers.of(task, options.scale)
+    sample = np.random.default_rng(0).integers(0, 255, (SAMPLE, SAMPLE, 3), np.uint8)
+    restorer.restore(sample, tta=options.tta)
+    began = time.perf_counter()
+    restorer.restore(sample, tta=options.tta)
+    return (time.perf_counter() - began) / SAMPLE**2 * 1e6

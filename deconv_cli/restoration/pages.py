@@ -1,0 +1,279 @@
+"""Page to page: what a page or frame needs, and its restoration with all its layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from deconv_cli._version import __version__
+from deconv_cli.errors import DeconvError
+from deconv_cli.images import Encoding, Frame
+from deconv_cli.restoration.decision import Decision, decide
+
+if TYPE_CHECKING:
+    from deconv_cli.restoration.restorer import Restorer, Restorers  # imports torch
+
+GEOMETRY_TAGS = frozenset({33550, 33922, 34264})
+"""TIFF tags that tie pixels to a map."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, in pixels from its upper left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to restore and write every file of a batch.
+
+    Attributes
+    ----------
+    task
+        What to undo; ``auto`` decides for every page, and copies a file byte for byte if it needs nothing and its
+        format stays.
+    noise_level, strength, chroma, tta, tile
+        See `deconv_cli.restoration.restorer.Restorer.restore`. A noise level means denoising.
+    scale
+        Enlargement of super-resolution; None is what the weights do, or the task's default.
+    crop
+        The part to restore; None is all.
+    format
+        A name of `deconv_cli.images.FORMATS`, or ``same`` as the target's suffix says.
+    quality, metadata, palette
+        See `deconv_cli.images.Encoding`.
+    stamp
+        Write into the file what was done to it.
+    max_pixels
+        Refuse larger pictures.
+    """
+
+    task: str = "auto"
+    noise_level: float | Literal["auto"] = "auto"
+    scale: int | None = None
+    strength: float = 1.0
+    chroma: float | None = None
+    tta: bool = False
+    tile: int | Literal["auto", "off"] = "auto"
+    crop: Crop | None = None
+    format: str = "same"
+    quality: int | None = None
+    metadata: Literal["keep", "strip"] = "keep"
+    palette: bool = False
+    stamp: bool = False
+    max_pixels: int = 400_000_000
+
+    @property
+    def encoding(self) -> Encoding:
+        """How to write."""
+        return Encoding(self.quality, self.metadata, self.palette)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a result depends on, as plain values for JSON."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in {"tile", "max_pixels"}}
+
+    @property
+    def decides(self) -> bool:
+        """Whether every page is looked at to find out what it needs."""
+        return self.task == self.noise_level == "auto"
+
+    @property
+    def may_copy(self) -> bool:
+        """Whether a file that needs nothing and keeps its format can be copied."""
+        return (
+            self.decides
+            and self.quality is None
+            and self.metadata == "keep"
+            and self.crop is None
+            and not (self.palette or self.stamp)
+        )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done to a page.
+
+    Attributes
+    ----------
+    task
+        What was undone; None if nothing had to be.
+    decision
+        What was decided and why.
+    noise_level
+        What the network was told, or what was estimated; None if neither.
+    scale
+        Output side over input side.
+    weights
+        Name and sha256 of the weights, or None.
+    warnings
+        What could not be kept.
+    """
+
+    task: str | None
+    decision: str
+    noise_level: float | None = None
+    scale: int = 1
+    weights: tuple[str, str] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def decide_page(frame: Frame, options: Options, tasks: set[str]) -> Decision | None:
+    """Find out what a page needs, if the options leave that open."""
+    return decide(_normalised(frame)[0], tasks) if options.decides else None
+
+
+def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, options: Options) -> tuple[Frame, Done]:
+    """Restore a page.
+
+    Parameters
+    ----------
+    frame
+        The page.
+    decision
+        What `decide_page` found.
+    restorers, options
+        What to restore it with, and how.
+
+    Raises
+    ------
+    DeconvError
+        If the part to restore lies outside the page, or the restoration fails.
+    UsageError
+        If the options do not go with the weights.
+    """
+    if decision and decision.task is None:
+        done = Done(None, decision.reason, round(decision.noise_level, 2))
+        return cut(frame, options.crop), done
+    task = decision.task if decision else "denoise" if options.task == "auto" else options.task
+    assert task
+    restorer = restorers.of(task, options.scale)
+    frame, largest = _normalised(frame)
+    level: float | Literal["auto"] | None = options.noise_level
+    if decision and task == "denoise":
+        level = restorer.within_range(decision.noise_level)
+    # Of the whole page: the level of a part may be estimated otherwise.
+    level = restorer.find_noise_level(frame.pixels, level if level is not None else "auto")
+    window = _Window(frame, options.crop, restorer) if options.crop else None
+    restored, precision = _restore_layers(window.frame if window else frame, restorer, level, options)
+    if window:
+        restored = window.cut(restored)
+    if largest != 1:
+        restored = dataclasses.replace(restored, pixels=restored.pixels * np.float32(largest))
+    scale = restorer.description.scale
+    done = Done(
+        task,
+        f"{task}: {_describe(restorer, decision, level, options)}, {precision}",
+        None if level is None else round(level, 2),
+        scale,
+        (restorer.description.name, restorer.weights.sha256),
+    )
+    if options.stamp:
+        restored = dataclasses.replace(restored, stamp=_facts(done, options))
+    return _keep_on_the_map(restored, done, changed=scale > 1 or window is not None)
+
+
+def _facts(done: Done, options: Options) -> tuple[tuple[str, str], ...]:
+    """Return what is written into the file about what was done."""
+    assert done.task
+    assert done.weights
+    settings = {
+        "NoiseLevel": done.noise_level,
+        "Scale": done.scale if done.scale > 1 else None,
+        "Strength": options.strength,
+        "ChromaStrength": options.chroma,
+        "SelfEnsemble": "yes" if options.tta else None,
+        "Precision": done.decision.rpartition(", ")[2],
+    }
+    facts = {"Software": f"deconv {__version__}", "Task": done.task}
+    facts |= {"Weights": done.weights[0], "WeightsSha256": done.weights[1]}
+    return (*facts.items(), *((name, f"{value}") for name, value in settings.items() if value is not None))
+
+
+def _describe(restorer: Restorer, decision: Decision | None, level: float | None, options: Options) -> str:
+    if decision:
+        return decision.reason
+    if restorer.description.scale > 1:
+        return f"x{restorer.description.scale}"
+    if level is None:
+        return "blind"
+    return f"noise level {level:.1f} ({'estimated' if options.noise_level == 'auto' else 'given'})"
+
+
+def _restore_layers(frame: Frame, restorer: Restorer, level: float | None, options: Options) -> tuple[Frame, str]:
+    how: dict[str, Any] = {
+        "noise_level": "auto" if level is None else level,
+        "strength": options.strength,
+        "chroma": options.chroma,
+        "tta": options.tta,
+        "tile": options.tile,
+    }
+    result = restorer.restore(frame.pixels, alpha=frame.alpha, **how)
+    black = None if frame.black is None else restorer.restore(frame.black, **how).pixels
+    return dataclasses.replace(frame, pixels=result.pixels, alpha=result.alpha, black=black), result.precision
+
+
+def _normalised(frame: Frame) -> tuple[Frame, float]:
+    """Bring float samples far beyond 0..1, as of measurements, into that range; return what to multiply by again."""
+    if frame.pixels.dtype != np.float32:
+        return frame, 1
+    largest = float(frame.pixels.max(initial=0))
+    if largest <= 2:
+        return frame, 1
+    return dataclasses.replace(frame, pixels=frame.pixels / np.float32(largest)), largest
+
+
+def _keep_on_the_map(frame: Frame, done: Done, *, changed: bool) -> tuple[Frame, Done]:
+    """Drop tags that would tie the pixels to the wrong places."""
+    if not changed or not any(tag[0] in GEOMETRY_TAGS for tag in frame.tags):
+        return frame, done
+    tags = tuple(tag for tag in frame.tags if tag[0] not in GEOMETRY_TAGS)
+    warning = "the tags that place the picture on a map were dropped: its pixels are others"
+    return dataclasses.replace(frame, tags=tags), dataclasses.replace(done, warnings=(*done.warnings, warning))
+
+
+def _check_inside(frame: Frame, crop: Crop) -> None:
+    height, width = frame.pixels.shape[:2]
+    if crop.x + crop.width > width or crop.y + crop.height > height:
+        raise DeconvError(f"{frame.name}: the part to crop lies outside its {width} x {height} pixels")
+
+
+def cut(frame: Frame, crop: Crop | None) -> Frame:
+    """Return a part of a page; without one, the page.
+
+    Raises
+    ------
+    DeconvError
+        If the part lies outside the page.
+    """
+    if crop is None:
+        return frame
+    _check_inside(frame, crop)
+    return frame.map_layers(lambda layer: layer[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width].copy())
+
+
+class _Window:
+    """A part of a page with so much around it that it is restored as in the whole."""
+
+    def __init__(self, frame: Frame, crop: Crop, restorer: Restorer) -> None:
+        _check_inside(frame, crop)
+        architecture = restorer.description.architecture
+        margin, multiple = 2 * architecture.influence_radius, architecture.size_multiple
+        left, top = (max(0, start - margin) // multiple * multiple for start in (crop.x, crop.y))
+        height, width = frame.pixels.shape[:2]
+        right, bottom = min(width, crop.x + crop.width + margin), min(height, crop.y + crop.height + margin)
+        self.frame = cut(frame, Crop(left, top, right - left, bottom - top))
+        scale = restorer.description.scale
+        self._inner = Crop((crop.x - left) * scale, (crop.y - top) * scale, crop.width * scale, crop.height * scale)
+
+    def cut(self, restored: Frame) -> Frame:
+        """Take the part out of what was restored."""
+        return cut(restored, self._inner)
