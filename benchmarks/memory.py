@@ -1,0 +1,76 @@
+"""Peak memory of `deconv restore` on large pictures, each in a process of its own.
+
+    python benchmarks/memory.py 100 400 --precision bf16     # megapixels, denoised
+    python benchmarks/memory.py 25 --scale 4                 # enlarged to 400
+    python benchmarks/memory.py 100 --format png             # jpg, png or tiff
+
+The pictures are made from scikit-image's astronaut, with noise, and removed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from skimage import data
+
+from deconv_cli.images import Frame, encode_frame
+
+
+def make_picture(path: Path, megapixels: float) -> None:
+    """Write a noisy picture of so many megapixels, as 5 to 4."""
+    height = round((megapixels * 1e6 / 1.25) ** 0.5)
+    width = round(height * 1.25)
+    tile = data.astronaut()
+    noisy = np.clip(tile + np.random.default_rng(0).normal(0, 10, tile.shape), 0, 255).astype(np.uint8)
+    repeats = -(-height // len(noisy)), -(-width // len(noisy)), 1
+    pixels = np.tile(noisy, repeats)[:height, :width]
+    path.write_bytes(encode_frame(Frame(pixels), {".jpg": "jpg", ".png": "png", ".tif": "tiff"}[path.suffix])[0])
+
+
+def measure(megapixels: float, suffix: str, options: list[str]) -> str:
+    """Restore a picture and return a row of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / f"in{suffix}", Path(folder) / f"out{suffix}"
+        # In a process of its own too, so that its memory does not count.
+        subprocess.run([sys.executable, __file__, str(megapixels), "--make", str(source)], check=True)
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "deconv_cli", "restore", str(source), str(target), *options]
+        peak = run_and_watch(command)
+        seconds = time.perf_counter() - began
+        size = source.stat().st_size / 1e6
+    return f"| {megapixels:g} | {suffix[1:]} ({size:.0f} MB) | {' '.join(options)} | {peak / 1e9:.2f} | {seconds:.0f} |"
+
+
+def run_and_watch(command: list[str]) -> int:
+    """Run a command and return the peak of its resident memory in bytes, as the kernel counts it."""
+    code = (
+        "import os, resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], check=True, stdout=subprocess.PIPE, text=True)
+    return int(done.stdout)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("megapixels", type=float, nargs="+")
+    parser.add_argument("--format", choices=("jpg", "png", "tif"), default="jpg")
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    arguments, options = parser.parse_known_args()
+    if arguments.make:
+        make_picture(arguments.make, arguments.megapixels[0])
+        return
+    print("| megapixels | input | options | peak memory, GB | seconds |\n|---|---|---|---|---|", flush=True)
+    for megapixels in arguments.megapixels:
+        print(measure(megapixels, f".{arguments.format}", options), flush=True)
+
+
+if __name__ == "__main__":
+    main()
