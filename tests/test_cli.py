@@ -12,7 +12,18 @@ import deconv_cli
 from deconv_cli.cli.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("restore", "train", "score", "degrade", "bench", "study", "models list", "models show", "models verify")
+COMMANDS = (
+    "restore",
+    "train",
+    "score",
+    "degrade",
+    "bench",
+    "study",
+    "classify",
+    "models list",
+    "models show",
+    "models verify",
+)
 
 
 def python(*arguments):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -18,6 +18,9 @@ NOISE_TASKS = {"gaussian": "denoise", "camera": "photo"}
 """Kind of noise to the task that undoes it."""
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deconv_cli.training.classification import Confusion
     from deconv_cli.training.config import TrainConfig
     from deconv_cli.training.loop import Progress, Result, RunFiles
     from deconv_cli.training.validation import Score
@@ -30,7 +33,11 @@ def train(
         typer.Argument(metavar="FOLDER...", show_default=False, help="Clean pictures, found recursively."),
     ],
     task: Annotated[
-        str | None, typer.Option(metavar="denoise|decompress|photo|sr", help="What the network is to undo. [denoise]")
+        str | None,
+        typer.Option(
+            metavar="denoise|decompress|photo|sr|classify",
+            help="What the network is to undo; or to tell apart: FOLDER then has a folder for each class. [denoise]",
+        ),
     ] = None,
     scale: Annotated[
         int | None, typer.Option(metavar="2|3|4", help="Enlargement to learn; implies --task sr. [sr: 2]")
@@ -55,10 +62,19 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="flip, rotate, scale, colour, brightness, mixup or cutblur, or 'none'. [flip,rotate]",
+            help="flip, rotate, scale, colour, brightness, mixup or cutblur, or 'none' [flip,rotate]; classify: flip,"
+            " rotate, colour, brightness, mixup, tilt or shift [flip,tilt,shift].",
         ),
     ] = None,
     gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.25]")] = None,
+    imbalance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="none|weights|sampling",
+            help="Of classify, if classes differ in number: errors of rare ones count for more, or all are drawn alike."
+            " [none]",
+        ),
+    ] = None,
     val: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Pictures to validate on. [a tenth of the training pictures, 1 to 16]"),
@@ -67,10 +83,16 @@ def train(
         Path | None,
         typer.Option(metavar="FOLDER", help="Degraded twins of the pictures, matched by name. [the noise is made]"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps. [as many as --max-time allows]")] = None,
-    max_time: Annotated[str, typer.Option(metavar="TIME", help="Time to train, such as 90s, 30m or 2h.")] = "20m",
-    batch: Annotated[int | None, typer.Option(help="Patches a step. [16]")] = None,
-    patch: Annotated[int | None, typer.Option(help="Side of a clean patch in pixels. [96]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps. [as many as --max-time allows; classify: 1500]")
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time to train, such as 90s, 30m or 2h. [20m]")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Patches a step. [16; classify: 32]")] = None,
+    patch: Annotated[
+        int | None, typer.Option(help="Side of a clean patch, or of the picture to classify. [96; classify: 32]")
+    ] = None,
     architecture: Annotated[
         str | None,
         typer.Option(
@@ -81,11 +103,13 @@ def train(
     widths: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N,...", help="Channels a level, from full resolution down. [32,64,128,240; sr: 64,128,256]"
+            metavar="N,N,...",
+            help="Channels a level, from full resolution down. [32,64,128,240; sr: 64,128,256; classify: 16,32,64]",
         ),
     ] = None,
     blocks: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3; sr: 2,2,2]")
+        str | None,
+        typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3; sr: 2,2,2; classify: 1,1,1]"),
     ] = None,
     skips: Annotated[
         bool | None, typer.Option("--skips/--no-skips", help="Add the encoder's features to the decoder's. [skips]")
@@ -106,7 +130,9 @@ def train(
         float | None,
         typer.Option(help="Scale of the residual branches in a matched initialisation. [0.1]"),
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(metavar="muon|adamw|sgd", help="How to descend. [muon]")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(metavar="muon|adamw|sgd", help="How to descend. [muon; classify: adamw]")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.02, adamw 0.001, sgd 0.1]")] = None,
     warmup: Annotated[
         float | None, typer.Option(help="Share of the steps over which the rate rises from zero. [0.03]")
@@ -148,21 +174,29 @@ def train(
 
     deconv train ./images --activation tanh --max-time 1h
 
+    deconv train ./classes --task classify
+
     Beside the best weights a folder of the same name gets the last weights, the checkpoint, the effective
     configuration, the log and its curves. Ctrl-C saves; --resume auto goes on.
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     task = _implied_task(task, scale, noise)
+    from deconv_cli.network.bundled import find_weights
+    from deconv_cli.network.device import find_device
+    from deconv_cli.tasks import find_task
+    from deconv_cli.training import loop
     from deconv_cli.training.config import config_from_dict, load_toml
 
     toml = load_toml(config) if config else {}
+    kind = task or toml.get("task", "denoise")
     flags = {
         "task": task,
         "scale": scale,
         "activation": activation,
-        "level_range": _level_range(task or toml.get("task", "denoise"), noise_level, quality),
+        "level_range": _level_range(kind, noise_level, quality),
         "augment": _names(augment),
         "gray_share": gray_share,
+        "imbalance": imbalance,
         "steps": steps,
         "batch": batch,
         "patch": patch,
@@ -181,16 +215,26 @@ def train(
         "seed": seed,
     }
     given = {key: value for key, value in flags.items() if value is not None}
-    max_seconds = parse_time(max_time)
-    from deconv_cli.network.bundled import find_weights
-    from deconv_cli.network.device import find_device
-    from deconv_cli.tasks import find_task
-    from deconv_cli.training import loop
-
+    if kind == "classify":
+        unsuited = {"--paired": paired, "--init": init, "--resume": resume, "--max-time": max_time}
+        _train_classifier(
+            streams,
+            folders,
+            {**toml, **given},
+            out=out,
+            validation=val,
+            unsuited=[option for option, value in unsuited.items() if value is not None],
+            source=str(config or "options"),
+            overwrite=overwrite,
+            watch_gradients=watch_gradients,
+            device=device,
+            json=json,
+        )
+    max_seconds = parse_time(max_time or "20m")
     settings = config_from_dict({**toml, **given}, str(config or "options"))
     name = folders[0].resolve().name
-    kind = find_task(settings.task).weights_name(settings.scale)
-    files = loop.RunFiles(out or Path(f"{name}-{kind}-{settings.activation}.safetensors"))
+    trained = find_task(settings.task).weights_name(settings.scale)
+    files = loop.RunFiles(out or Path(f"{name}-{trained}-{settings.activation}.safetensors"))
     checkpoint = _find_checkpoint(resume, files.checkpoint)
     if checkpoint:
         settings = _config_to_resume(checkpoint, settings, given, config)
@@ -225,6 +269,77 @@ def train(
         )
     _finish(streams, files, result, json=json)
     raise typer.Exit(stop.code or ExitCode.OK)
+
+
+def _train_classifier(
+    streams: Streams,
+    folders: list[Path],
+    values: dict[str, Any],
+    *,
+    out: Path | None,
+    validation: Path | None,
+    unsuited: list[str],
+    source: str,
+    overwrite: bool,
+    watch_gradients: bool,
+    device: str,
+    json: bool,
+) -> NoReturn:
+    """Carry out ``train --task classify``."""
+    from deconv_cli.network.device import find_device
+    from deconv_cli.training.classification import train_classifier
+    from deconv_cli.training.config import ClassifyConfig, config_from_dict
+    from deconv_cli.training.loop import RunFiles
+
+    if unsuited:
+        raise UsageError(f"{', '.join(unsuited)}: not for --task classify")
+    if len(folders) > 1:
+        raise UsageError("--task classify takes one FOLDER, with a folder for each class in it")
+    settings = config_from_dict(values, source, ClassifyConfig)
+    name = folders[0].resolve().name
+    files = RunFiles(out or Path(f"{name}-classify-{settings.activation}.safetensors"))
+    _refuse(files, replace=overwrite)
+    with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
+
+        def report(progress: Progress, confusion: Confusion | None) -> None:
+            bar.update(progress.step - bar.n)
+            bar.set_postfix_str(f"loss {progress.loss:.4f}")
+            if confusion:
+                streams.message(
+                    f"step {progress.step} of {progress.steps}: {confusion.accuracy:.2%} right, balanced recall"
+                    f" {confusion.balanced_recall:.2%}"
+                )
+
+        result = train_classifier(
+            folders[0],
+            files.out,
+            settings,
+            validation=validation,
+            watch_gradients=watch_gradients,
+            device=find_device(device),
+            report=report,
+            stop=stop,
+        )
+    if json:
+        streams.json({"weights": str(files.out), "seconds": result.seconds, **result.confusion.to_dict()})
+    else:
+        streams.table(_confusion_table(result.confusion))
+    streams.message(f"{files.out}: the weights; log and configuration are in {files.folder}")
+    streams.message(f"try them: deconv classify --weights {files.out} IMAGE...")
+    raise typer.Exit(stop.code or ExitCode.OK)
+
+
+def _confusion_table(confusion: Confusion) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title="held-out pictures: true class by predicted class")
+    for heading in ("", *confusion.classes, "recall"):
+        table.add_column(heading, justify="right")
+    for name, row in zip(confusion.classes, confusion.matrix, strict=True):
+        table.add_row(name, *map(str, row), f"{confusion.recalls[name]:.1%}")
+    table.caption = f"{confusion.accuracy:.2%} right, balanced recall {confusion.balanced_recall:.2%}"
+    return table
 
 
 def parse_time(text: str) -> float:

@@ -174,6 +174,10 @@ class Description:
         Lowest and highest degradation level of the training, in the task's own unit (denoise: sigma on 0..255).
     precisions
         Number formats in which the model may run; the first is the reference.
+    classes
+        Names of the classes of a classifier, in the order of its outputs; empty for a restoration.
+    side
+        Side in pixels of the pictures that a classifier was trained on; 0 for a restoration.
     """
 
     name: str
@@ -181,11 +185,22 @@ class Description:
     architecture: Architecture
     level_range: tuple[float, float]
     precisions: tuple[str, ...] = ("fp32", "bf16")
+    classes: tuple[str, ...] = ()
+    side: int = 0
 
     @property
     def scale(self) -> int:
         """Output side over input side."""
         return self.architecture.scale
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters; a classifier has a dense layer in place of the last convolution."""
+        if not self.classes:
+            return self.architecture.parameters
+        width, outer = self.architecture.widths[0], self.architecture.channels
+        tail = self.architecture.tail_kernel**2 * width * outer + outer
+        return self.architecture.parameters - tail + (width + 1) * len(self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -7,15 +7,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import write_atomically
+from deconv_cli.network.classifier import Classifier, build_classifier
 from deconv_cli.network.description import Description
 from deconv_cli.network.encoder_decoder import RestorationNetwork, build_network
+
+Network = TypeVar("Network", RestorationNetwork, Classifier)
 
 METADATA_KEY = "deconv"
 FORMAT_VERSION = 1
@@ -48,10 +51,17 @@ class Weights:
     sha256: str = ""
 
     def build(self) -> RestorationNetwork:
-        """Make the network, in float32 on the processor, ready for inference."""
-        network = build_network(self.description.architecture)
+        """Make the network of a restoration, in float32 on the processor, ready for inference."""
+        return self._load_into(build_network(self.description.architecture))
+
+    def build_classifier(self) -> Classifier:
+        """Make the classifier, in float32 on the processor, ready for inference."""
+        return self._load_into(build_classifier(self.description.architecture, len(self.description.classes)))
+
+    def _load_into(self, network: Network) -> Network:
         network.load_state_dict(dict(self.parameters), assign=True)
-        return network.eval().requires_grad_(requires_grad=False)
+        network.eval().requires_grad_(requires_grad=False)
+        return network
 
 
 def save_weights(path: Path, weights: Weights, *, dtype: torch.dtype = torch.float16) -> None:
@@ -100,7 +110,7 @@ def load_weights(path: Path) -> Weights:
     tensors, header = _parse(path, data)
     try:
         description = Description.from_dict(header["description"])
-        expected = description.architecture.parameters
+        expected = description.parameters
     except (DeconvError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DeconvError(f"{path}: does not describe a model this version knows ({error})") from error
     misfit = DeconvError(f"{path}: damaged weights: the tensors do not fit the described architecture")
@@ -115,7 +125,7 @@ def load_weights(path: Path) -> Weights:
         sha256=hashlib.sha256(data).hexdigest(),
     )
     try:
-        weights.build()
+        (weights.build_classifier if description.classes else weights.build)()
     except RuntimeError as error:
         raise misfit from error
     return weights

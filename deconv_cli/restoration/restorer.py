@@ -97,6 +97,8 @@ class Restorer:
     def __init__(self, weights: str | Path = "denoise", *, device: str = "auto", precision: str = "auto") -> None:
         self.weights = load_weights(find_weights(weights))
         self.description = self.weights.description
+        if self.description.classes:
+            raise UsageError(f"{weights}: these weights tell classes apart; use them with deconv classify")
         self.task = find_task(self.description.task)
         self.device = find_device(device)
         self.precision = precision

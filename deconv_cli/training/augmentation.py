@@ -29,7 +29,7 @@ AUGMENTATIONS = MappingProxyType(
 """Name to description. A random place (crop) is always drawn, where the picture is larger than the patch."""
 RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur")
 """Those that suit restoration: the others interpolate, which would teach the network to blur."""
-CLASSIFICATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "tilt", "shift")
+CLASSIFICATION = ("flip", "rotate", "colour", "brightness", "mixup", "tilt", "shift")
 PAIRED = ("flip", "rotate", "colour")
 """Those that leave the degradation in a degraded twin as it is."""
 
@@ -74,10 +74,16 @@ def cut_patch(
     patch = picture[y : y + cut, x : x + cut]
     if cut > side:
         patch = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
+    patch = turn_and_mirror(patch, augment, rng)
+    return permute_channels(patch, rng) if "colour" in augment else patch
+
+
+def turn_and_mirror(patch: NDArray[np.uint8], augment: Collection[str], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Turn a square patch by quarters and mirror it, as far as named (rotate, flip)."""
+    # One draw whatever is named, so that the other draws of a step stay the same.
     symmetry = int(rng.integers(8))
     turn, mirror = symmetry % 4, symmetry // 4 * 4
-    patch = dihedral(patch, (turn if "rotate" in augment else 0) + (mirror if "flip" in augment else 0))
-    return permute_channels(patch, rng) if "colour" in augment else patch
+    return dihedral(patch, (turn if "rotate" in augment else 0) + (mirror if "flip" in augment else 0))
 
 
 def dihedral(patch: NDArray[np.uint8], symmetry: int) -> NDArray[np.uint8]:

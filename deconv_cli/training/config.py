@@ -4,60 +4,51 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.network.activations import find_activation
 from deconv_cli.network.description import LAYOUTS, Architecture
 from deconv_cli.tasks import find_task
-from deconv_cli.training.augmentation import RESTORATION
+from deconv_cli.training.augmentation import CLASSIFICATION, RESTORATION
 
 OPTIMIZERS = {"muon": 0.02, "adamw": 1e-3, "sgd": 0.1}
 """The optimisers, each with its default rate."""
 PRECISIONS = ("auto", "fp32", "bf16")
 LOSSES = ("l1", "charbonnier", "mse")
 INITIALISATIONS = ("matched", "default")
+IMBALANCE = ("none", "weights", "sampling")
 RED30 = (64,), (15,)
 """Widths and blocks of the rednet of the paper."""
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what a training learns; two equal configs on equal pictures learn the same.
+class FitConfig:
+    """What decides how a network is built and fitted, whatever it is to do.
 
     Attributes
     ----------
-    task, activation, layout, widths, blocks, skips, upsampling
-        What is trained: see `deconv_cli.tasks` and `deconv_cli.network.description.Architecture`. Empty widths or
-        blocks mean the task's own, or those of RED30 for a rednet.
-    scale
-        Output side over input side; 0 means the task's first.
+    activation, layout, widths, blocks, skips, upsampling
+        Shape of the network: see `deconv_cli.network.description.Architecture`. Empty widths or blocks mean the task's
+        own, or those of RED30 for a rednet.
     initialisation
         ``matched`` to the activation, or PyTorch's ``default``.
     residual_gain
         Gain of the last convolution of a residual branch in a matched initialisation.
-    level_range
-        Lowest and highest degradation level, sampled uniformly; empty means the task's own, which is the scale for
-        super-resolution.
     augment
         Names of augmentations; see `deconv_cli.training.augmentation`.
-    gray_share
-        Share of patches turned to gray, so that one model serves gray pictures too.
     steps
         Optimiser steps; 0 means as many as fit into the time given.
     batch, patch
-        Patches a step, and their side in pixels of the clean picture.
+        Pictures or patches a step, and their side in pixels.
     optimizer, lr, adam_lr
         Muon with its rate for the kernels and Adam's for the rest, or AdamW or SGD (momentum 0.9) with `lr` for all;
         0 is the optimiser's own default.
-    loss
-        Mean over pixels of |error| (l1), sqrt(error^2 + 1e-6) (charbonnier) or error^2 (mse).
     warmup
         Share of the steps over which the rate rises from zero, before it falls to zero along a half cosine.
-    ema
-        Decay of the moving average of the parameters, which is what is validated and saved.
     clip
         Largest norm of the gradient; a larger one is scaled down.
     precision
@@ -66,96 +57,81 @@ class TrainConfig:
         Everything sampled at a step is a function of this and the step.
     """
 
-    task: str = "denoise"
+    suited: ClassVar[Collection[str]] = RESTORATION
+    """Augmentations to choose from."""
+
     activation: str = "relu"
     layout: str = "pyramid"
     widths: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
-    scale: int = 0
     skips: bool = True
     upsampling: str = "deconv"
     initialisation: str = "matched"
     residual_gain: float = 0.1
-    level_range: tuple[float, ...] = ()
     augment: tuple[str, ...] = ("flip", "rotate")
-    gray_share: float = 0.25
     steps: int = 0
     batch: int = 16
     patch: int = 96
     optimizer: str = "muon"
     lr: float = 0.0
     adam_lr: float = 1e-3
-    loss: str = "l1"
     warmup: float = 0.03
-    ema: float = 0.999
     clip: float = 1.0
     precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        task = find_task(self.task)
-        find_activation(self.activation)
-        for kind, name, valid in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("loss", self.loss, LOSSES),
-            ("architecture", self.layout, LAYOUTS),
-            ("initialisation", self.initialisation, INITIALISATIONS),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if name not in valid:
-                raise unknown_name(kind, name, valid)
-        for name in self.augment:
-            if name not in RESTORATION:
-                raise unknown_name("augmentation", name, RESTORATION)
-        scale = task.find_scale(self.scale or None)
-        own = {
-            "widths": task.widths if self.layout == "pyramid" else RED30[0],
-            "blocks": task.blocks if self.layout == "pyramid" else RED30[1],
-            "scale": scale,
-            "level_range": task.train_range if scale == 1 else (float(scale), float(scale)),
-            "lr": OPTIMIZERS[self.optimizer],
-        }
+        self._check_names()
+        own = {**self._defaults(), "lr": OPTIMIZERS[self.optimizer]}
+        if self.layout == "rednet":
+            own |= {"widths": RED30[0], "blocks": RED30[1]}
         for name, value in own.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
-        self._check_numbers()
+        for message, broken in self._faults().items():
+            if broken:
+                raise UsageError(message)
 
-    def _check_numbers(self) -> None:
-        low, high = self.level_range if len(self.level_range) == 2 else (1.0, 0.0)
-        wrong = {
-            "the level range must be LOW:HIGH with 0 <= LOW <= HIGH": not 0 <= low <= high,
+    def _defaults(self) -> dict[str, Any]:
+        """Return what fields that were left empty stand for."""
+        raise NotImplementedError
+
+    def _check_names(self) -> None:
+        find_activation(self.activation)
+        for kind, names, valid in (
+            ("optimizer", (self.optimizer,), OPTIMIZERS),
+            ("architecture", (self.layout,), LAYOUTS),
+            ("initialisation", (self.initialisation,), INITIALISATIONS),
+            ("precision", (self.precision,), PRECISIONS),
+            ("augmentation", self.augment, self.suited),
+        ):
+            for name in names:
+                if name not in valid:
+                    raise unknown_name(kind, name, valid)
+
+    def _faults(self) -> dict[str, bool]:
+        """Return what could be wrong with the numbers, and whether it is."""
+        return {
             "steps must not be negative": self.steps < 0,
             "batch must be positive": self.batch < 1,
             "rates must be positive": min(self.lr, self.adam_lr) <= 0,
-            "gray_share and warmup are shares from 0 to 1": not (0 <= self.gray_share <= 1 and 0 <= self.warmup <= 1),
-            "ema must be at least 0 and below 1": not 0 <= self.ema < 1,
+            "warmup is a share from 0 to 1": not 0 <= self.warmup <= 1,
             "clip must be positive": self.clip <= 0,
             "residual_gain must not be negative": self.residual_gain < 0,
             "seed must not be negative": self.seed < 0,
             f"patch must be a positive multiple of {self.multiple}, the total stride": (
                 self.patch < 1 or self.patch % self.multiple != 0
             ),
-            "cutblur needs input and truth of one size: leave it out for super-resolution": (
-                self.scale > 1 and "cutblur" in self.augment
-            ),
-            "the level of super-resolution is its scale; leave the level range out": (
-                self.scale > 1 and {low, high} != {self.scale}
-            ),
         }
-        for message, broken in wrong.items():
-            if broken:
-                raise UsageError(message)
 
     @property
     def architecture(self) -> Architecture:
         """The shape of the network to train."""
-        planes = find_task(self.task).condition_planes
         return Architecture(
             self.widths,
             self.blocks,
             self.activation,
-            condition_planes=planes,
-            scale=self.scale,
+            condition_planes=0,
             layout=self.layout,
             skips=self.skips,
             upsampling=self.upsampling,
@@ -163,8 +139,8 @@ class TrainConfig:
 
     @property
     def multiple(self) -> int:
-        """What the sides of a clean picture must be multiples of to go through degradation and network."""
-        return self.architecture.size_multiple * self.scale
+        """What the sides of a picture must be multiples of to go through the network."""
+        return self.architecture.size_multiple
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for TOML and JSON."""
@@ -173,7 +149,116 @@ class TrainConfig:
         }
 
 
-def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
+@dataclass(frozen=True)
+class TrainConfig(FitConfig):
+    """Everything that decides what a training of a restoration learns.
+
+    Two equal configs on equal pictures learn the same. `patch` is the side of the clean picture's patch.
+
+    Attributes
+    ----------
+    task
+        What is to be undone: see `deconv_cli.tasks`.
+    scale
+        Output side over input side; 0 means the task's first.
+    level_range
+        Lowest and highest degradation level, sampled uniformly; empty means the task's own, which is the scale for
+        super-resolution.
+    gray_share
+        Share of patches turned to gray, so that one model serves gray pictures too.
+    loss
+        Mean over pixels of |error| (l1), sqrt(error^2 + 1e-6) (charbonnier) or error^2 (mse).
+    ema
+        Decay of the moving average of the parameters, which is what is validated and saved.
+    """
+
+    task: str = "denoise"
+    scale: int = 0
+    level_range: tuple[float, ...] = ()
+    gray_share: float = 0.25
+    loss: str = "l1"
+    ema: float = 0.999
+
+    def _defaults(self) -> dict[str, Any]:
+        task = find_task(self.task)
+        scale = task.find_scale(self.scale or None)
+        return {
+            "widths": task.widths,
+            "blocks": task.blocks,
+            "scale": scale,
+            "level_range": task.train_range if scale == 1 else (float(scale), float(scale)),
+        }
+
+    def _check_names(self) -> None:
+        find_task(self.task)
+        super()._check_names()
+        if self.loss not in LOSSES:
+            raise unknown_name("loss", self.loss, LOSSES)
+
+    def _faults(self) -> dict[str, bool]:
+        low, high = self.level_range if len(self.level_range) == 2 else (1.0, 0.0)
+        return {
+            **super()._faults(),
+            "the level range must be LOW:HIGH with 0 <= LOW <= HIGH": not 0 <= low <= high,
+            "gray_share is a share from 0 to 1": not 0 <= self.gray_share <= 1,
+            "ema must be at least 0 and below 1": not 0 <= self.ema < 1,
+            "cutblur needs input and truth of one size: leave it out for super-resolution": (
+                self.scale > 1 and "cutblur" in self.augment
+            ),
+            "the level of super-resolution is its scale; leave the level range out": (
+                self.scale > 1 and {low, high} != {self.scale}
+            ),
+        }
+
+    @property
+    def architecture(self) -> Architecture:
+        """The shape of the network to train."""
+        planes = find_task(self.task).condition_planes
+        return dataclasses.replace(super().architecture, condition_planes=planes, scale=self.scale)
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of a clean picture must be multiples of to go through degradation and network."""
+        return self.architecture.size_multiple * self.scale
+
+
+@dataclass(frozen=True)
+class ClassifyConfig(FitConfig):
+    """Everything that decides what a training of a classifier learns. `patch` is the side of the pictures it sees.
+
+    Attributes
+    ----------
+    imbalance
+        What is done if some classes have fewer pictures: ``none``; ``weights``, their errors count for more;
+        ``sampling``, every class is drawn equally often.
+    """
+
+    suited: ClassVar[Collection[str]] = CLASSIFICATION
+
+    task: str = "classify"
+    augment: tuple[str, ...] = ("flip", "tilt", "shift")
+    steps: int = 1500
+    batch: int = 32
+    patch: int = 32
+    optimizer: str = "adamw"
+    imbalance: str = "none"
+
+    def _defaults(self) -> dict[str, Any]:
+        return {"widths": (16, 32, 64), "blocks": (1, 1, 1)}
+
+    def _check_names(self) -> None:
+        super()._check_names()
+        if self.imbalance not in IMBALANCE:
+            raise unknown_name("imbalance", self.imbalance, IMBALANCE)
+
+    def _faults(self) -> dict[str, bool]:
+        return {**super()._faults(), "steps must be positive": self.steps < 1}
+
+
+Config = TypeVar("Config", TrainConfig, ClassifyConfig)
+
+
+def config_from_dict(values: dict[str, Any], source: str, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
     """Check names and types of plain values and make a config of them.
 
     Parameters
@@ -182,19 +267,21 @@ def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
         Field name to value; lists stand for tuples.
     source
         Where the values come from, for the message.
+    kind
+        Class of the config.
 
     Raises
     ------
     UsageError
         If a name is unknown or a value has the wrong type or range.
     """
-    defaults = dataclasses.asdict(TrainConfig())
+    defaults = dataclasses.asdict(kind())
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in defaults:
             raise UsageError(f"{source}: {unknown_name('key', key, defaults)}")
         checked[key] = _as_type_of(defaults[key], value, f"{source}: {key}")
-    return TrainConfig(**checked)
+    return kind(**checked)
 
 
 def load_toml(path: Path) -> dict[str, Any]:

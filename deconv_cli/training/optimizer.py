@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deconv_cli.training.config import TrainConfig
+from deconv_cli.training.config import FitConfig
 
 
 class Muon(torch.optim.Optimizer):
@@ -67,7 +67,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     return orthogonal
 
 
-def build_optimizers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
     """Make the optimisers: Muon for the kernels between head and tail, Adam for the rest; or AdamW or SGD for all."""
     if config.optimizer == "adamw":
         return [torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=0.0)]
@@ -76,7 +76,7 @@ def build_optimizers(network: nn.Module, config: TrainConfig) -> list[torch.opti
     kernels: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
-        outer = name.startswith(("head.", "tail."))
+        outer = name.removeprefix("body.").startswith(("head.", "tail.", "dense."))
         (rest if outer or parameter.ndim < 2 else kernels).append(parameter)
     return [Muon(kernels, lr=config.lr), torch.optim.Adam(rest, lr=config.adam_lr)]
 
