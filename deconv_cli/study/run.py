@@ -66,6 +66,7 @@ def carry_out(run: Run, settings: Settings, data: Data, stop: Callable[[], bool]
     Stopped
         If `stop` answers True after a step.
     """
+    began = time.perf_counter()
     steps = settings.sweep_steps if run.sweep else settings.steps
     config = settings.config(run.arm, run.rate, seed=run.seed, steps=steps)
     state = new_state(config, CPU)
@@ -82,7 +83,7 @@ def carry_out(run: Run, settings: Settings, data: Data, stop: Callable[[], bool]
     if not result["diverged"]:
         result |= training.measure(thoroughly=not run.sweep)
         result["diverged"] = result["score"] is None
-    return result
+    return result | {"seconds": round(time.perf_counter() - began, 2)}
 
 
 @dataclass
