@@ -157,7 +157,7 @@ class Training:
         cases = [case for case in self.cases if case.reported == self.curve_level]
         reached = mean_psnr(cases, restore_cases(self.state.network, cases, self.task))
         recent = [loss for loss in losses[-self.config.steps // POINTS :] if np.isfinite(loss)]
-        return {"step": step, "loss": finite(float(np.mean(recent))) if recent else None, "psnr": finite(reached)}
+        return {"step": step, "loss": finite(float(np.mean(recent))) if recent else None, "score": finite(reached)}
 
     def _histograms(self) -> dict[str, tuple[float, ...]]:
         with observed(self.state.network, find_activation(self.config.activation)) as activations:
