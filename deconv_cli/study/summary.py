@@ -143,7 +143,8 @@ def load_summary(path: Path) -> Summary:
 
 def settings_from(values: dict[str, Any]) -> Settings:
     """Rebuild settings from plain values."""
-    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Settings(**plain)
 
 
 def _arms(settings: Settings, runs: Sequence[dict[str, Any]]) -> list[ArmSummary]:
