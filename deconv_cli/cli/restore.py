@@ -430,6 +430,7 @@ def look_at_files(request: Request, jobs: list[Job], reporter: Reporter) -> Exit
 
 def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resume: bool, fail_fast: bool) -> ExitCode:
     """Restore files to files and return how that ended."""
+    from deconv_cli.images import remove_leftovers
     from deconv_cli.restoration.batch import Batch
     from deconv_cli.restoration.resume import ResumeRecord
 
@@ -437,6 +438,8 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resu
     record = None
     if not request.to_file:
         record = ResumeRecord(request.output, restorers.sha256, options, reuse=resume)
+    for folder in {job.target.parent for job in jobs}:
+        remove_leftovers(folder)
     sheet = _sheet(request)
     began = time.perf_counter()
     with graceful_stop() as stop, reporter.streams.progress(len(jobs), "picture") as bar:

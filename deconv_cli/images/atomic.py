@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import secrets
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ def atomic_file(path: Path, *, like: os.stat_result | None = None, keep_times: b
     DeconvError
         If the file cannot be written; an earlier one is then untouched and nothing is left behind.
     """
-    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(6)}{_ENDING}")
+    temporary = path.with_name(f"{_owner()}{secrets.token_hex(6)}{_ENDING}")
     try:
         try:
             with temporary.open("x+b") as file:
@@ -68,21 +69,27 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def _owner() -> str:
+    """Return how the names of this process's temporary files begin."""
+    return f"{_PREFIX}{_machine()}-{os.getpid()}-"
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove what runs that were killed have left in a folder; what belongs to a process that lives stays."""
-    for path in folder.glob(f"{_PREFIX}*{_ENDING}"):
-        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not _is_alive(int(owner)):
+    """Remove what runs that were killed have left in a folder.
+
+    What belongs to a process that lives stays, and so does what other machines write into a shared folder.
+    """
+    for path in folder.glob(f"{_PREFIX}{_machine()}-*{_ENDING}"):
+        process = path.name.split("-")[2]
+        if process.isdigit() and not _is_alive(int(process)):
             path.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
-    if sys.platform == "win32":
-        return True  # There, asking would end it.
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    import psutil
+
+    return bool(psutil.pid_exists(process))

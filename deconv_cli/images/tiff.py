@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import IO, Any, NamedTuple
@@ -67,6 +69,7 @@ def open_pages(stream: IO[bytes]) -> tuple[Opened, list[Any]]:
     """
     import tifffile
 
+    _check_directories(stream)
     tiff = tifffile.TiffFile(stream)
     every = [page.aspage() for page in tiff.pages]
     pages = [page for page in every if not page.is_reduced] or every
@@ -75,6 +78,29 @@ def open_pages(stream: IO[bytes]) -> tuple[Opened, list[Any]]:
     if tiff.is_imagej and len(tiff.series[0].pages) > len(tiff.pages):
         raise ValueError("an ImageJ stack without a directory for every page")
     return tiff, pages
+
+
+def _check_directories(stream: IO[bytes]) -> None:
+    """Refuse a chain of directories that loops, overlaps or leaves the file: a small file could make it endless."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    header = stream.read(16)
+    order = "<" if header[:2] == b"II" else ">"
+    big = header[2:4] in (b"+\0", b"\0+")
+    counter, pointer, entry = (order + "Q", order + "Q", 20) if big else (order + "H", order + "I", 12)
+    (position,) = struct.unpack_from(pointer, header, 8 if big else 4)
+    total = 0
+    while position:
+        stream.seek(position)
+        (count,) = struct.unpack(counter, stream.read(struct.calcsize(counter)))
+        end = position + struct.calcsize(counter) + count * entry
+        total += end - position
+        if end > size or total > size:
+            raise ValueError("its directories make no sense")
+        stream.seek(end)
+        following = stream.read(struct.calcsize(pointer))
+        position = struct.unpack(pointer, following)[0] if len(following) == struct.calcsize(pointer) else 0
+    stream.seek(0)
 
 
 def shape_of(page: Any) -> tuple[int, int]:  # noqa: ANN401 - a tifffile.TiffPage

@@ -1,0 +1,517 @@
+"""A batch is a promise: what happens to many files when something goes wrong, and what a script can rely on."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from skimage import data
+
+from deconv_cli.images import encode_frame, open_picture, read_frame
+from deconv_cli.images.atomic import atomic_file, remove_leftovers
+from deconv_cli.images.frame import Frame
+from deconv_cli.restoration import batch as batch_module
+from deconv_cli.restoration import memory
+from deconv_cli.restoration.restorer import Restorer
+
+ROOT = Path(__file__).parents[1]
+FAST = ("--noise-level", 20)
+KILLS = int(os.environ.get("DECONV_TEST_KILLS", "2"))
+
+
+@pytest.fixture
+def restore(run, tiny_weights):
+    def run_restore(*arguments, **streams):
+        return run("restore", *arguments, "--weights", tiny_weights, **streams)
+
+    return run_restore
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eight noisy pictures of different sizes."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(8):
+        clean = data.astronaut()[: 40 + 8 * number, 100 : 180 + 4 * number]
+        noisy = np.clip(np.rint(clean + rng.normal(0, 20, clean.shape)), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{number}.png")
+    return folder
+
+
+def pixels(path):
+    return read_frame(path).pixels
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def start(*arguments, **options):
+    """Start the command in a process of its own."""
+    command = [sys.executable, "-m", "deconv_cli", "restore", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def test_results_come_in_the_order_of_the_files_however_many_work(restore, folder, tmp_path):
+    outputs = []
+    for jobs in (1, 4):
+        ran = restore(folder, tmp_path / f"out{jobs}", "--jobs", jobs, "--json", *FAST)
+        *files, summary = ran.json_lines
+        assert [Path(file["input"]).name for file in files] == [f"{number}.png" for number in range(8)]
+        assert 0 < summary["network_share"] <= 1
+        outputs.append([(tmp_path / f"out{jobs}" / f"{number}.png").read_bytes() for number in range(8)])
+    assert outputs[0] == outputs[1]
+
+
+def test_killed_at_any_moment_it_leaves_no_part_of_a_file_and_resume_does_the_rest(
+    restore, folder, tmp_path, tiny_weights
+):
+    assert restore(folder, tmp_path / "expected", *FAST).code == 0
+    expected = {number: (tmp_path / "expected" / f"{number}.png").read_bytes() for number in range(8)}
+    rng = random.Random(0)
+    for kill in range(KILLS):
+        out = tmp_path / f"out{kill}"
+        process = start(folder, out, "--weights", tiny_weights, "--tile", 32, *FAST)
+        deadline = time.monotonic() + 60
+        while not (out.exists() and any(out.iterdir())) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.4)
+        process.kill()
+        process.communicate()
+        for path in out.glob("*.png"):
+            assert path.read_bytes() == expected[int(path.stem)]
+        ran = restore(folder, out, "--resume", "--tile", 32, *FAST)
+        assert ran.code == 0, ran.stderr
+        assert {int(path.stem): path.read_bytes() for path in out.glob("*.png")} == expected
+        assert not list(out.glob(".*.part"))
+
+
+def test_ctrl_c_ends_after_the_current_file_with_130(folder, tmp_path, tiny_weights, restore):
+    out = tmp_path / "out"
+    process = start(folder, out, "--weights", tiny_weights, "--tile", 8, "--jobs", 1, *FAST)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.png")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    done = len(list(out.glob("*.png")))
+    assert 1 <= done < 8
+    ran = restore(folder, out, "--resume", "--json", "--tile", 8, *FAST)
+    assert ran.json_lines[-1]["summary"] == {"complete": done, "restored": 8 - done}
+
+
+def test_a_reader_that_goes_away_is_no_reason_to_complain(folder, tmp_path, tiny_weights):
+    process = start(folder, tmp_path / "out", "--weights", tiny_weights, "--json", "-q", *FAST)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) != 0
+
+
+def test_a_full_disk_fails_by_name_and_leaves_what_was_there(tmp_path, folder, tiny_weights):
+    """Files may have 2000 bytes: as on a full disk, writing fails in the middle of each larger one."""
+    resource = pytest.importorskip("resource")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "7.png").write_bytes(b"precious")
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    process = start(folder, out, "--weights", tiny_weights, "--overwrite", *FAST, preexec_fn=limit)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert f"{out / '7.png'}: cannot be written (File too large)" in stderr.decode()
+    assert (out / "7.png").read_bytes() == b"precious"
+    assert not list(out.glob(".*.part"))
+
+
+def test_hostile_files_fail_alone_and_are_listed(restore, folder, tmp_path):
+    good = (folder / "0.png").read_bytes()
+    hostile = {
+        "empty.png": b"",
+        "cut.png": good[: len(good) // 2],
+        "text.jpg": b"this is no picture",
+        "bomb.png": good[:16] + (200_000).to_bytes(4) * 2 + good[24:],
+        "late.tif": tifffile_bytes()[:-50],
+    }
+    for name, content in hostile.items():
+        (folder / name).write_bytes(content)
+    (folder / "mislabelled.jpg").write_bytes(good)
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    failed = tmp_path / "failed.txt"
+    ran = restore(folder, folder / "missing.png", tmp_path / "out", "--failed", failed, "--json", *FAST)
+    assert ran.code == 1
+    expected = {*hostile, "missing.png"}
+    assert {Path(line).name for line in failed.read_text().splitlines()} == expected
+    *files, summary = ran.json_lines
+    assert {Path(file["input"]).name for file in files if file["status"] == "failed"} == expected
+    for file in files:
+        assert (file["error"] is None) == (file["status"] != "failed")
+        assert file["error"] is None or file["input"] in file["error"]
+    assert summary["summary"] == {"failed": len(expected), "restored": 9}
+    assert ran.stderr.rstrip().splitlines()[-1].strip() == str(folder / "missing.png")
+    with Image.open(tmp_path / "out" / "mislabelled.jpg") as image:
+        assert image.format == "JPEG"
+    again = restore("--files-from", failed, tmp_path / "again", *FAST)
+    assert again.code == 1
+
+
+def tifffile_bytes():
+    file = io.BytesIO()
+    tifffile.imwrite(file, data.astronaut()[:32, :32], photometric="rgb")
+    return file.getvalue()
+
+
+def test_a_name_cannot_reach_out_of_the_output_folder(restore, folder, tmp_path):
+    ran = restore(folder / "0.png", tmp_path / "out", "--suffix", "/../../evil", *FAST)
+    assert ran.code == 2
+    assert "--suffix" in ran.stderr
+    odd = folder / "sub"
+    odd.mkdir()
+    (folder / "1.png").rename(odd / "..png")
+    listed = tmp_path / "list"
+    listed.write_text(f"{folder}/../in/0.png\n{odd}/../2.png\n")
+    assert restore("--files-from", listed, tmp_path / "out", *FAST).code == 0
+    assert names(tmp_path / "out") == [".deconv.jsonl", "0.png", "2.png"]
+
+
+def test_names_may_hold_anything(restore, folder, tmp_path):
+    nasty = ["\x1b[31mred\n.png", "Gemälde – 写真.png", " .png", "-rf.png", "x" * 240 + ".png"]
+    for name in nasty:
+        os.link(folder / "0.png", folder / name)
+    bad = os.fsdecode(b"bytes-\xff.png")
+    os.link(folder / "0.png", folder / bad)
+    (folder / "\x1b[2Jbroken.png").write_bytes(b"no")
+    deep = folder.joinpath(*["d" * 100] * 15)
+    deep.mkdir(parents=True)
+    os.link(folder / "0.png", deep / "deep.png")
+    failed = tmp_path / "failed"
+    ran = restore(folder, tmp_path / "out", "--recursive", "--failed", failed, "--null", "--json", *FAST)
+    assert ran.code == 1
+    assert "\x1b" not in ran.stderr
+    for name in (*nasty, bad):
+        assert (tmp_path / "out" / name).exists()
+    assert (tmp_path / "out" / deep.relative_to(folder) / "deep.png").exists()
+    assert {Path(line["input"]).name for line in ran.json_lines[:-1]} >= {*nasty, bad}
+    assert failed.read_bytes() == os.fsencode(folder / "\x1b[2Jbroken.png") + b"\0"
+    text = restore(folder / bad, tmp_path / "one", "--dry-run")
+    assert os.fsencode(bad) in text.stdout
+
+
+def test_lists_of_files_keep_their_tree(restore, noisy_folder, tmp_path):
+    paths = [noisy_folder / "cat.png", noisy_folder / "inner" / "cup.png"]
+    null = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    ran = restore("--files-from", "-", "--null", tmp_path / "out", *FAST, stdin=null)
+    assert ran.code == 0, ran.stderr
+    assert names(tmp_path / "out") == [".deconv.jsonl", "cat.png", "inner/cup.png"]
+    lines = tmp_path / "list.txt"
+    lines.write_text("\n".join(map(str, paths)))
+    assert restore("--files-from", lines, tmp_path / "two", *FAST).code == 0
+    assert names(tmp_path / "two") == names(tmp_path / "out")
+    assert restore("--files-from", tmp_path / "none", tmp_path / "three", *FAST).code == 2
+    assert restore("--files-from", "-", tmp_path / "three", stdin=b"").code == 3
+
+
+def test_shards_share_the_work_and_the_record(restore, folder, tmp_path):
+    out = tmp_path / "out"
+    for index in (1, 2, 3):
+        assert restore(folder, out, "--shard", f"{index}/3", *FAST).code == 0
+    assert len(list(out.glob("*.png"))) == 8
+    ran = restore(folder, out, "--resume", "--json", *FAST)
+    assert ran.json_lines[-1]["summary"] == {"complete": 8}
+    for wrong in ("0/3", "4/3", "1", "a/b"):
+        assert restore(folder, out, "--shard", wrong).code == 2
+
+
+def test_times_and_permissions(restore, folder, tmp_path):
+    source = folder / "0.png"
+    source.chmod(0o640)
+    os.utime(source, (10**9, 10**9))
+    assert restore(source, tmp_path / "a.png", "--preserve-times", *FAST).code == 0
+    assert restore(source, tmp_path / "b.png", *FAST).code == 0
+    for path in (tmp_path / "a.png", tmp_path / "b.png"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert (tmp_path / "a.png").stat().st_mtime == 10**9
+    assert (tmp_path / "b.png").stat().st_mtime > 10**9
+
+
+def test_a_record_that_was_cut_does_not_swallow_the_next_entry(restore, folder, tmp_path):
+    out = tmp_path / "out"
+    assert restore(folder / "0.png", out, *FAST).code == 0
+    with (out / ".deconv.jsonl").open("a") as record:
+        record.write('{"output": "1.p')
+    assert restore(folder / "1.png", folder / "0.png", out, "--resume", *FAST).code == 0
+    ran = restore(folder / "0.png", folder / "1.png", out, "--resume", "--json", *FAST)
+    assert ran.json_lines[-1]["summary"] == {"complete": 2}
+
+
+def test_an_output_made_otherwise_is_not_taken_for_current(restore, folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "0.png").write_bytes((folder / "0.png").read_bytes())
+    ran = restore(folder / "0.png", out, "--resume", "--json", *FAST)
+    assert ran.json_lines[0]["status"] == "restored"
+
+
+def test_only_the_dead_leave_leftovers(tmp_path):
+    with atomic_file(tmp_path / "a") as file:
+        file.write(b"x")
+        part = next(tmp_path.glob(".*.part"))
+        remove_leftovers(tmp_path)
+        assert part.exists()
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        dead = part.with_name(part.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+        dead.write_bytes(b"left")
+        remove_leftovers(tmp_path)
+        assert not dead.exists()
+    assert names(tmp_path) == ["a"]
+
+
+def pages_tiff(path, count=3):
+    with tifffile.TiffWriter(path) as writer:
+        for number in range(count):
+            page = data.camera()[60 + number : 124 + number, 100:180].astype(np.uint16) * 257 + number
+            noisy = np.clip(page + np.random.default_rng(number).normal(0, 5000, page.shape), 0, 65535)
+            writer.write(noisy.astype(np.uint16), description=f"page {number}", metadata=None, compression="lzw")
+
+
+def test_every_page_is_restored(restore, tmp_path):
+    pages_tiff(tmp_path / "scan.tif")
+    ran = restore(tmp_path / "scan.tif", tmp_path / "out.tif", "--json", *FAST)
+    outcome = ran.json_lines[0]
+    assert (outcome["status"], outcome["pages"], outcome["width"], outcome["height"]) == ("restored", 3, 80, 64)
+    with tifffile.TiffFile(tmp_path / "out.tif") as after, tifffile.TiffFile(tmp_path / "scan.tif") as before:
+        for number, (page, old) in enumerate(zip(after.pages, before.pages, strict=True)):
+            assert page.description == f"page {number}"
+            assert page.dtype == np.uint16
+            assert not np.array_equal(page.asarray(), old.asarray())
+    ran = restore(tmp_path / "scan.tif", tmp_path / "out.png", *FAST)
+    assert ran.code == 1
+    assert "holds 3 pages, which PNG cannot; choose tiff" in ran.stderr
+
+
+def test_pages_that_need_nothing_stay_and_a_document_of_such_is_copied(run, tmp_path):
+    clean = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)
+    noisy = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+    for name, pages in {"clean.tif": [clean, clean], "mixed.tif": [clean, noisy, clean]}.items():
+        with tifffile.TiffWriter(tmp_path / name) as writer:
+            for page in pages:
+                writer.write(page, metadata=None)
+    ran = run("restore", tmp_path / "clean.tif", tmp_path / "mixed.tif", tmp_path / "out", "--json")
+    assert [line["status"] for line in ran.json_lines[:-1]] == ["copied", "restored"]
+    assert (tmp_path / "out" / "clean.tif").read_bytes() == (tmp_path / "clean.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "out" / "mixed.tif") as result:
+        after = [page.asarray() for page in result.pages]
+    assert np.array_equal(after[0], clean)
+    assert not np.array_equal(after[1], noisy)
+    assert np.array_equal(after[2], clean)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("GIF", "gif"), ("PNG", "png"), ("WEBP", "webp")])
+def test_animations_are_restored_frame_by_frame(restore, tmp_path, kind, suffix):
+    rng = np.random.default_rng(0)
+    frames = [
+        Image.fromarray(
+            np.clip(data.coffee()[:40, 9 * n : 60 + 9 * n] + rng.normal(0, 20, (40, 60, 3)), 0, 255).astype(np.uint8)
+        )
+        for n in range(3)
+    ]
+    path = tmp_path / f"film.{suffix}"
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=[50, 60, 70], loop=0)
+    ran = restore(path, tmp_path / f"out.{suffix}", "--json", *FAST)
+    assert ran.code == 0, ran.stderr
+    assert ran.json_lines[0]["pages"] == 3
+    with open_picture(tmp_path / f"out.{suffix}") as picture:
+        assert [frame.duration for frame in picture.frames] == [50, 60, 70]
+
+
+def test_low_bits_of_16_survive(restore, tmp_path):
+    """A gradient so slow that 8 bits would make steps of it."""
+    ramp = np.linspace(20000, 21500, 96 * 128).astype(np.uint16).reshape(96, 128)
+    tifffile.imwrite(tmp_path / "ramp.tif", np.dstack([ramp] * 3), photometric="rgb")
+    for target, strength in (("same.tif", 0), ("weak.png", 0.9)):
+        assert restore(tmp_path / "ramp.tif", tmp_path / target, "--strength", strength, "--noise-level", 1).code == 0
+        result = pixels(tmp_path / target)
+        assert result.dtype == np.uint16
+        assert len(np.unique(result)) > 1000
+        if strength == 0:
+            assert np.array_equal(result, np.dstack([ramp] * 3))
+
+
+def test_float_measurements_keep_their_range(run, tmp_path):
+    field = (data.camera()[:64, :80].astype(np.float32) - 20) * 13.7
+    tifffile.imwrite(tmp_path / "map.tif", field)
+    forced = "--task", "denoise", "--noise-level", 5
+    assert run("restore", tmp_path / "map.tif", tmp_path / "out.tif", *forced).code == 0
+    result = pixels(tmp_path / "out.tif")
+    assert result.dtype == np.float32
+    assert abs(result.mean() - field.mean()) < 0.01 * field.mean()
+    assert np.abs(result - field).max() > 1
+    assert run("restore", tmp_path / "map.tif", tmp_path / "same.tif", "--strength", 0, *forced).code == 0
+    np.testing.assert_allclose(pixels(tmp_path / "same.tif"), field, rtol=1e-6)
+
+
+def test_cmyk_stays_cmyk_with_all_its_plates(restore, tmp_path):
+    y, x = np.mgrid[:64, :80]
+    inks = np.stack([3 * x, 2 * y, x + y, 255 - 3 * x], -1).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "in.tif", inks, photometric="separated", iccprofile=b"inks" * 40)
+    assert restore(tmp_path / "in.tif", tmp_path / "same.tif", "--strength", 0, *FAST).code == 0
+    assert restore(tmp_path / "in.tif", tmp_path / "out.tif", *FAST).code == 0
+    with tifffile.TiffFile(tmp_path / "same.tif") as same, tifffile.TiffFile(tmp_path / "out.tif") as out:
+        assert np.array_equal(same.asarray(), inks)
+        assert out.pages[0].photometric.name == "SEPARATED"
+        assert all((out.asarray()[..., plate] != inks[..., plate]).any() for plate in range(4))
+
+
+def test_colours_under_transparency_do_not_bleed_into_the_edge(run, tmp_path):
+    """A green disc on transparent magenta: no magenta may come into its edge, and the rest stays as it was."""
+    y, x = np.mgrid[:64, :64]
+    inside = (x - 32) ** 2 + (y - 32) ** 2 < 20**2
+    colour = np.where(inside[..., None], [40, 200, 60], [255, 0, 255]).astype(np.uint8)
+    alpha = np.where(inside, 255, 0).astype(np.uint8)
+    (tmp_path / "in.png").write_bytes(encode_frame(Frame(colour, alpha), "png")[0])
+    ran = run("restore", tmp_path / "in.png", tmp_path / "out.png", "--task", "denoise", "--noise-level", 30)
+    assert ran.code == 0, ran.stderr
+    result = read_frame(tmp_path / "out.png")
+    assert np.array_equal(result.alpha, alpha)
+    assert np.abs(result.pixels[inside].astype(int) - [40, 200, 60]).max() <= 8
+    assert np.array_equal(result.pixels[~inside], colour[~inside])
+
+
+def test_crop_shows_what_the_whole_would_be(run, tmp_path):
+    noisy = np.clip(data.astronaut() + np.random.default_rng(0).normal(0, 15, (512, 512, 3)), 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "in.png")
+    assert run("restore", tmp_path / "in.png", tmp_path / "whole.png", "--precision", "fp32").code == 0
+    sheet = tmp_path / "sheet.png"
+    options = ("--crop", "201,133,90,70", "--compare", sheet, "--precision", "fp32")
+    ran = run("restore", tmp_path / "in.png", tmp_path / "part.png", *options)
+    assert ran.code == 0, ran.stderr
+    part, whole = pixels(tmp_path / "part.png").astype(int), pixels(tmp_path / "whole.png").astype(int)
+    assert np.abs(part - whole[133:203, 201:291]).max() <= 1
+    shown = np.asarray(Image.open(sheet))
+    assert shown.shape[0] >= 70
+    assert (shown[32:102, 8:98] == noisy[133:203, 201:291]).all()
+    assert run("restore", tmp_path / "in.png", tmp_path / "b.png", "--crop", "500,0,90,70").code == 1
+    assert run("restore", tmp_path / "in.png", tmp_path / "b.png", "--crop", "1,2,3").code == 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_stamp_says_what_was_done(restore, folder, tmp_path, suffix):
+    out = tmp_path / f"out.{suffix}"
+    assert restore(folder / "0.png", out, "--stamp", "--strength", 0.7, "--metadata", "strip", *FAST).code == 0
+    frame = read_frame(out)
+    text = dict(frame.chunks).get(b"iTXt", b"") if suffix == "png" else frame.xmp
+    for word in (b"deconv 0", b"denoise", b"tiny", b"0.7", b"20"):
+        assert word in text
+    import hashlib
+
+    weights = hashlib.sha256(Path(restore.__closure__[1].cell_contents).read_bytes()).hexdigest()
+    assert weights.encode() in text
+
+
+def test_stamp_keeps_the_xmp_that_was_there():
+    from deconv_cli.images.stamp import stamp
+
+    rdf = b'<x:xmpmeta><rdf:RDF><rdf:Description dc:title="old"/></rdf:RDF></x:xmpmeta>'
+    stamped = stamp(Frame(np.zeros((2, 2), np.uint8), xmp=rdf), {"Task": 'a "quoted" <b>'}, as_text=False).xmp
+    assert b'dc:title="old"' in stamped
+    assert b"&lt;b&gt;" in stamped
+    assert stamped.endswith(b"</rdf:RDF></x:xmpmeta>")
+
+
+def test_large_pictures_are_refused_unless_asked_for(restore, folder, tmp_path):
+    ran = restore(folder / "0.png", tmp_path / "out.png", "--max-pixels", 100, *FAST)
+    assert ran.code == 1
+    assert "raise --max-pixels" in ran.stderr
+
+
+def test_out_of_memory_halves_the_tile_and_goes_on(tiny_weights, monkeypatch, caplog):
+    image = data.astronaut()[:150, :170]
+    restorer = Restorer(tiny_weights)
+    expected = restorer.restore(image, noise_level=20, tile="off").pixels
+    run_tile, sides = Restorer._run_tile, []
+
+    def scarce(self, patch, rows, columns, how):
+        sides.append(rows.stop - rows.start)
+        if rows.high - rows.low > 130:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return run_tile(self, patch, rows, columns, how)
+
+    monkeypatch.setattr(Restorer, "_run_tile", scarce)
+    result = restorer.restore(image, noise_level=20, tile=160)
+    assert np.abs(result.pixels.astype(int) - expected).max() <= 1
+    assert sides[0] > sides[-1]
+
+    def never(self, *arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(Restorer, "_run_tile", never)
+    with pytest.raises(batch_module.DeconvError, match="memory does not suffice"):
+        restorer.restore(image, noise_level=20)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, version):
+    root, place = tmp_path / "cgroup", "box/inner"
+    folder = root / "memory" / place if version == 1 else root / place
+    folder.mkdir(parents=True)
+    limit, usage = (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes") if version == 1 else ("memory.max", "memory.current")
+    )
+    (folder.parent / limit).write_text("300000000\n")
+    (folder.parent / usage).write_text("120000000\n")
+    cache = "total_inactive_file" if version == 1 else "inactive_file"
+    (folder.parent / "memory.stat").write_text(f"anon 5\n{cache} 20000000\n")
+    (folder / limit).write_text("max\n")
+    membership = tmp_path / "membership"
+    membership.write_text(f"4:memory:/{place}\n" if version == 1 else f"0::/{place}\n")
+    monkeypatch.setattr(memory, "CGROUPS", root)
+    monkeypatch.setattr(memory, "MEMBERSHIP", membership)
+    assert memory.available_memory() == 200_000_000
+
+
+def test_less_memory_makes_smaller_tiles():
+    architecture = Restorer("denoise").description.architecture
+    sides = [memory.tile_side(architecture, 4, free) for free in (10**8, 10**9, 10**11)]
+    assert sides[0] < sides[1] < sides[2] <= 1536
+    for free, side in zip((10**9, 10**11), sides[1:], strict=True):
+        whole = (side + 2 * architecture.influence_radius) ** 2 * memory.activation_bytes(architecture, 4)
+        assert whole <= min(free / 2, memory.ACTIVATIONS)
+
+
+def test_json_lines_keep_to_the_schema(restore, run, folder, tmp_path):
+    schema = json.loads((ROOT / "docs" / "restore.schema.json").read_text())
+    validate = jsonschema.Draft202012Validator(schema).validate
+    (folder / "bad.png").write_bytes(b"no")
+    ramp = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)
+    Image.fromarray(ramp).save(folder / "clean.png")
+    lines = restore(folder, tmp_path / "out", "--json", *FAST).json_lines
+    lines += restore(folder, tmp_path / "out", "--json", "--resume", *FAST).json_lines
+    lines += restore(folder, tmp_path / "two", "--json", "--dry-run").json_lines
+    lines += run("restore", folder / "clean.png", tmp_path / "c.png", "--json").json_lines
+    for line in lines:
+        validate(line)
+    statuses = {line["status"] for line in lines if "status" in line}
+    assert statuses == {"restored", "copied", "complete", "planned", "failed"}
+    fields = {field.name for field in batch_module.Outcome.__dataclass_fields__.values()}
+    file_schema = next(part for part in schema["oneOf"] if "status" in part["properties"])
+    assert set(file_schema["properties"]) == set(file_schema["required"]) == fields
