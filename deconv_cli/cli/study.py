@@ -36,7 +36,7 @@ def study(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="relu, leaky_relu, prelu, tanh, sigmoid, elu, gelu, silu, mish or none."
+            help="relu, leaky_relu, leaky_relu_0.2, prelu, tanh, sigmoid, elu, gelu, silu, mish or none."
             " [sigmoid,tanh,relu,leaky_relu]",
         ),
     ] = None,

@@ -46,7 +46,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="relu, leaky_relu, prelu, tanh, sigmoid, elu, gelu, silu, mish or none; the initialisation"
+            help="relu, leaky_relu, leaky_relu_0.2, prelu, tanh, sigmoid, elu, gelu, silu, mish or none; the initialisation"
             " is matched to it. [relu]",
         ),
     ] = None,

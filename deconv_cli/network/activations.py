@@ -69,6 +69,13 @@ ACTIVATIONS = MappingProxyType(
                 {"negative_slope": 0.01, "inplace": True},
                 rectifier=True,
             ),
+            Activation(
+                "leaky_relu_0.2",
+                "LeakyReLU",
+                (2 / (1 + 0.2**2)) ** 0.5,
+                {"negative_slope": 0.2, "inplace": True},
+                rectifier=True,
+            ),
             Activation("prelu", "PReLU", (2 / (1 + 0.25**2)) ** 0.5, rectifier=True),
             Activation("tanh", "Tanh", 5 / 3, saturation=math.acosh(20**0.5)),
             Activation("sigmoid", "Sigmoid", 4.0, centre=0.5, saturation=2 * math.acosh(20**0.5)),
