@@ -21,6 +21,8 @@ QUIET_FRACTION, MIN_QUIET = 0.02, 300
 FIRST_HIGH_FREQUENCY = 9
 """Sum of the two DCT indices from which a coefficient counts as noise; below it, as texture."""
 MAX_PASSES = 10
+COARSE, COARSE_SIDE = 4, 2048
+"""Side of the averages that tell correlated noise from white, and of the centre of a picture that is looked at."""
 SATURATED_MARGIN = 0.15
 """Share of saturated pixels in a patch above what clipping explains: two standard deviations for a flat one."""
 
@@ -78,6 +80,41 @@ def estimate_noise_level(image: NDArray[Any]) -> float:
         return 0.0
     saturated = ((patches == lowest) | (patches == highest)).mean(2, dtype=np.float32)
     return _solve_level(patches[usable], distances[usable], saturated[usable]) * LEVEL_SCALE
+
+
+def estimate_coarse_chroma(image: NDArray[Any]) -> float:
+    """Estimate how much noise is left in the colours of a picture after averaging 4 x 4 pixels.
+
+    White noise of level s leaves s / 4; the noise of cameras, whose pixels share theirs with their neighbours, and more
+    so in chroma, up to twice of what `estimate_noise_level` reads, or ten times where it was smoothed. Chroma is where
+    to look for it, since there photographs have little texture of that size.
+
+    Parameters
+    ----------
+    image
+        H x W or H x W x 3; uint8, uint16, or float32, nominally 0..1.
+
+    Returns
+    -------
+    float
+        Root mean square of the two chroma components' noise on the 0..255 scale; below 1.8 for 97 of 100 photographs
+        as their files hold them. 0.0 for gray pictures, and for those of less than 32 pixels a side.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(0.5, 20 / 255, (256, 256, 3))
+    >>> round(estimate_coarse_chroma(noise.astype(np.float32)))
+    5
+    """
+    if image.ndim == 2 or min(image.shape[:2]) < COARSE * PATCH:
+        return 0.0
+    top, left = (max(0, side - COARSE_SIDE) // 2 for side in image.shape[:2])
+    centre = to_float(image[top : top + COARSE_SIDE, left : left + COARSE_SIDE])
+    height, width = (side // COARSE for side in centre.shape[:2])
+    blocks = centre[: height * COARSE, : width * COARSE].reshape(height, COARSE, width, COARSE, 3)
+    chroma = blocks.mean(axis=(1, 3)) @ OPPONENT[1:].T.astype(np.float32)
+    levels = [estimate_noise_level(np.ascontiguousarray(chroma[..., plane])) for plane in range(2)]
+    return math.sqrt(np.mean(np.square(levels)))
 
 
 def _sample_patches(channels: NDArray[Any]) -> NDArray[Any]:

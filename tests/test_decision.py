@@ -1,0 +1,101 @@
+"""What ``--task auto`` finds in a picture, and what it makes of it."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from deconv_cli.degradation.blocking import measure_blocking
+from deconv_cli.degradation.camera import Camera, add_camera_noise
+from deconv_cli.degradation.noise import add_gaussian_noise
+from deconv_cli.degradation.noise_estimation import estimate_coarse_chroma, estimate_noise_level
+from deconv_cli.images import from_float, read_frame, to_float
+from deconv_cli.restoration.decision import COLOUR_NOISE, VISIBLE_BLOCKS, WHITE_RATIO, decide
+
+ALL = {"denoise", "decompress", "photo"}
+CLEAN = data.astronaut()[:320, 100:420]
+
+
+def encoded(pixels, quality=None):
+    """Return a file: PNG, or JPEG of that quality."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "jpeg" if quality else "png", **({"quality": quality} if quality else {}))
+    return file.getvalue()
+
+
+def decoded(pixels, quality):
+    return np.asarray(Image.open(BytesIO(encoded(pixels, quality))))
+
+
+def noisy(kind, level):
+    image, rng = to_float(CLEAN), np.random.default_rng(0)
+    if kind == "white":
+        return from_float(add_gaussian_noise(image, level, rng), np.uint8)
+    return from_float(add_camera_noise(image, level, rng, Camera()), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "quality", "tasks", "expected", "words"),
+    [
+        (CLEAN, None, ALL, None, "nothing to restore"),
+        (CLEAN, 95, ALL, None, "nothing to restore"),
+        (CLEAN, 40, ALL, "decompress", "JPEG quality 40"),
+        (CLEAN, 40, {"denoise"}, None, "JPEG quality 40"),
+        (decoded(CLEAN, 40), None, ALL, "decompress", "blocks of JPEG"),
+        (decoded(CLEAN, 25)[3:, 5:], 95, ALL, "decompress", "blocks of JPEG"),
+        (noisy("white", 15), None, ALL, "denoise", "noise level 14"),
+        (noisy("camera", 12), None, ALL, "photo", "correlated colour noise"),
+        (noisy("camera", 12), 85, ALL, "photo", "correlated colour noise"),
+        (noisy("camera", 12), None, {"denoise"}, "denoise", "correlated colour noise"),
+        (noisy("white", 25), 75, ALL, "photo", "JPEG quality 75"),
+        (noisy("white", 25), 75, {"denoise", "decompress"}, "denoise", "JPEG quality 75"),
+    ],
+)
+def test_decision(pixels, quality, tasks, expected, words):
+    decision = decide(read_frame(encoded(pixels, quality)), tasks)
+    assert decision.task == expected
+    assert words in decision.reason
+
+
+def test_auto_says_what_and_why_also_in_json(run, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(encoded(noisy("white", 25)[:96, :96], 95))
+    (tmp_path / "clean.png").write_bytes(encoded(CLEAN))
+    ran = run("restore", tmp_path / "photo.jpg", tmp_path / "clean.png", tmp_path / "out", "--json")
+    assert ran.code == 0, ran.stderr
+    restored, copied = ran.json_lines[:2]
+    assert "noise level" in restored["decision"]
+    assert (copied["status"], copied["task"]) == ("copied", None)
+    assert "nothing to restore" in copied["decision"]
+    assert (tmp_path / "out" / "clean.png").read_bytes() == (tmp_path / "clean.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+def test_blocks_show_where_there_was_a_jpeg_and_only_there(name):
+    """The grid may lie anywhere. These pictures of scikit-image have never been JPEGs."""
+    clean = getattr(data, name)()[40:340, 60:360]
+    assert measure_blocking(clean) < VISIBLE_BLOCKS
+    for quality in (10, 30):
+        for down, right in ((0, 0), (3, 6)):
+            assert measure_blocking(decoded(clean, quality)[down:, right:]) > VISIBLE_BLOCKS
+    assert measure_blocking(decoded(clean[..., 0], 30)) > VISIBLE_BLOCKS
+
+
+def test_coarse_chroma_tells_camera_noise_from_white():
+    for level in (8, 20):
+        white, camera = noisy("white", level), noisy("camera", level)
+        assert estimate_coarse_chroma(white) < WHITE_RATIO * estimate_noise_level(white)
+        assert estimate_coarse_chroma(camera) > WHITE_RATIO * estimate_noise_level(camera)
+        assert estimate_coarse_chroma(camera) > COLOUR_NOISE
+    assert estimate_coarse_chroma(CLEAN) < COLOUR_NOISE
+    assert estimate_coarse_chroma(noisy("camera", 8)[..., 0]) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40, 3), (7, 9, 3), (31, 33, 3), (64, 64, 3)])
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_small_and_constant_pictures_need_nothing(shape, value):
+    decision = decide(read_frame(encoded(np.full(shape, value, np.uint8))), ALL)
+    assert decision.task is None
