@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
 from deconv_cli.study import study as study_module
 from deconv_cli.study.arms import Settings
+from deconv_cli.study.measures import checkerboard_energy
+from deconv_cli.study.report import main_table, write_report
+from deconv_cli.study.statistics import compare, estimate, is_tie
+from deconv_cli.study.summary import load_summary, steps_to
+from deconv_cli.study.verdicts import verdicts
 
 TINY = ("--width", 4, "--depth", 4, "--steps", 12, "--sweep-steps", 3, "--patch", 16, "--batch", 2, "--seeds", 2)
 
@@ -66,7 +73,7 @@ def test_a_study_is_carried_out_resumed_and_extended(run, pictures, tmp_path, mo
 
 
 def test_processes_give_what_one_gives(run, pictures, tmp_path):
-    options = (*TINY, "--activations", "tanh", "--rates", "1e-3", "--steps", 3, "--seeds", 1)
+    options = (*TINY, "--activations", "tanh", "--rates", "1e-3", "--steps", 4, "--seeds", 1)
     for jobs in (1, 2):
         assert run("study", pictures, *options, "--jobs", jobs, "--out", tmp_path / str(jobs)).code == 0
     one, two = (json.loads((tmp_path / jobs / "results.json").read_text())["runs"][-1] for jobs in "12")
@@ -129,3 +136,155 @@ def test_bad_options_are_refused_before_any_work(run, pictures, tmp_path, argume
     assert ran.code == 2
     assert message in ran.stderr
     assert not (tmp_path / "study").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    """A small finished study: two activations, with and without skips."""
+    out = tmp_path_factory.mktemp("finished")
+    settings = Settings(
+        ("relu", "tanh", "sigmoid", "leaky_relu"), skips=(True, False), depths=(4,), width=4, steps=14, sweep_steps=2,
+        patch=16, batch=2, seeds=2, rates=(1e-3, 1e-2),
+    )  # fmt: skip
+    assert study_module.study([pictures], out, settings, validation=pictures)
+    return out
+
+
+def test_the_report_is_made_from_results_alone(run, finished, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "results.json").write_bytes((finished / "results.json").read_bytes())
+    ran = run("study", "--report", copy)
+    assert ran.code == 0, ran.stderr
+    assert "leaky_relu" in ran.text
+    names = {"gain", "curves-steps", "curves-seconds", "gradients", "ratios", "activations", "rates", "sample"}
+    assert {path.stem for path in copy.glob("*.png")} == names
+    for path in copy.glob("*.png"):
+        with Image.open(path) as plot:
+            assert min(plot.size) > 250
+            assert len(np.unique(np.asarray(plot.convert("L")))) > 10
+    report, page = (copy / "report.md").read_text(), (copy / "report.html").read_text()
+    for picture in names:
+        assert f"({picture}.png)" in report
+    assert page.count("data:image/png;base64,") == len(names)
+    assert "http" not in page
+    assert page.count("<tr>") == 2 * (8 + 1)
+    lines = (copy / "curves.csv").read_text().splitlines()
+    curve = json.loads((copy / "results.json").read_text())["runs"][-1]["curve"]
+    assert len(lines) == 1 + 8 * 2 * len(curve)
+    before = report
+    assert run("study", "--report", copy, "-q").code == 0
+    assert (copy / "report.md").read_text() == before
+
+
+def doctored(finished, tmp_path, change):
+    """The results with their numbers changed: the sentences must follow."""
+    content = json.loads((finished / "results.json").read_text())
+    for entry in content["runs"]:
+        change(entry)
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    return load_summary(tmp_path / "results.json")
+
+
+def test_verdicts_follow_the_numbers(finished, tmp_path):
+    gains = {"sigmoid": 0.0, "tanh": 2.0, "relu": 3.0, "leaky_relu": 3.0}
+
+    def change(entry):
+        if entry["sweep"]:
+            return
+        name, skips = entry["arm"]["activation"], entry["arm"]["skips"]
+        for level in entry["levels"]:
+            level["gain"] = gains[name] + (1 if skips else 0) + 0.01 * entry["seed"]
+            if name == "leaky_relu":
+                level["gain"] += 0.1 * (-1) ** entry["seed"]
+        entry["off"] = {"relu": 0.2 if skips else 0.01, "leaky_relu": 0.0}.get(name)
+        for moment in entry["health"]:
+            moment["first_over_last"] = 1e-7 if name == "sigmoid" and not skips else 0.5
+
+    summary = doctored(finished, tmp_path, change)
+    told = {verdict.claim: verdict for verdict in verdicts(summary)}
+    (vanishes,) = [verdict for claim, verdict in told.items() if "vanish" in claim]
+    assert vanishes.conclusion == "holds in 1 of 2 settings"
+    assert "1.0e-07" in vanishes.evidence[1]
+    assert told["tanh does better than the sigmoid."].conclusion == "better in all 2 comparisons"
+    (dies,) = [verdict for claim, verdict in told.items() if "dies" in claim]
+    assert dies.conclusion == "holds in 1 of 2 settings"
+    (mends,) = [verdict for claim, verdict in told.items() if "mends" in claim]
+    assert mends.conclusion == "a tie in all 2 comparisons"
+    (skips,) = [verdict for claim, verdict in told.items() if "skips" in claim]
+    assert skips.conclusion == "with skips does better in all 4 comparisons"
+    assert "sigmoid: with skips against without skips +1.00 ± 0.00 dB" in " ".join(skips.evidence)
+    assert told["Which activation does best?"].evidence[0].startswith("with skips: relu, gain 4.00")
+
+
+def test_arms_that_diverged_are_told_and_do_not_break_the_report(finished, tmp_path):
+    def change(entry):
+        if entry["arm"]["activation"] == "tanh" and not entry["sweep"]:
+            kept = {name: entry[name] for name in ("arm", "rate", "seed", "sweep", "steps", "parameters", "seconds")}
+            entry.clear()
+            entry.update(kept, diverged=True)
+
+    summary = doctored(finished, tmp_path, change)
+    assert [row[3] for row in main_table(summary).rows if "tanh" in row[1]] == ["diverged"] * 2
+    write_report(tmp_path)
+    assert "diverged" in (tmp_path / "report.md").read_text()
+
+
+def test_a_folder_without_results_is_refused(run, tmp_path, pictures):
+    ran = run("study", "--report", tmp_path)
+    assert ran.code == 1
+    assert "results.json" in ran.stderr
+    assert run("study", pictures, "--report", tmp_path).code == 2
+    assert run("study").code == 2
+
+
+def test_intervals_are_those_of_students_t():
+    values = [1.0, 2.0, 4.0, 4.5]
+    from scipy import stats
+
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    reached = estimate(values)
+    assert (reached.low, reached.high) == pytest.approx((low, high))
+    assert is_tie(compare({0: 1.0, 1: 2.0}, {0: 1.1, 1: 1.8}))
+    assert not is_tie(compare({0: 1.0, 1: 2.0, 2: 3.0}, {0: 0.9, 1: 1.91, 2: 2.9, 9: 50.0}))
+    assert estimate([]) is None
+    assert is_tie(estimate([3.0]))
+
+
+def test_steps_to_a_score_are_between_the_points_of_the_curve():
+    run = {"curve": [{"step": 0, "score": 20.0}, {"step": 10, "score": 22.0}, {"step": 20, "score": 21.0}]}
+    assert steps_to(21.0)(run) == 5
+    assert steps_to(19.0)(run) == 0
+    assert steps_to(23.0)(run) is None
+
+
+def test_checkerboard_energy_finds_what_a_deconvolution_leaves():
+    """A stride-2 transposed convolution with unequal phases ripples, one with equal phases does not."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 32, 32)
+    kernel = torch.tensor([[1.0, 0.5], [0.5, 0.2]]).expand(3, 1, 2, 2)
+    uneven, even = (
+        torch.nn.functional.conv_transpose2d(x, k, stride=2, groups=3).permute(0, 2, 3, 1).numpy()
+        for k in (kernel, torch.ones(3, 1, 2, 2))
+    )
+    assert checkerboard_energy(uneven) > 3 * checkerboard_energy(even)
+
+
+def test_a_study_of_classification(run, tmp_path):
+    folder = tmp_path / "classes"
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("bright", 150)):
+        (folder / name).mkdir(parents=True)
+        for number in range(10):
+            Image.fromarray((low + rng.integers(0, 100, (8, 8, 3))).astype(np.uint8)).save(
+                folder / name / f"{number}.png"
+            )
+    out = tmp_path / "study"
+    options = ("--width", 4, "--depth", 4, "--patch", 8, "--batch", 8, "--steps", 20, "--sweep-steps", 5, "--seeds", 2)
+    ran = run("study", folder, "--task", "classify", "--activations", "relu,tanh", *options, "--jobs", 1, "--out", out)
+    assert ran.code == 0, ran.stderr
+    runs = [entry for entry in json.loads((out / "results.json").read_text())["runs"] if not entry["sweep"]]
+    assert all(0 <= entry["score"] <= 100 and entry["baseline"] == 50 for entry in runs)
+    assert max(entry["score"] for entry in runs) > 70
+    assert "accuracy / %" in (out / "report.md").read_text()
+    assert run("study", folder, "--task", "classify,denoise", "--out", tmp_path / "o").code == 2

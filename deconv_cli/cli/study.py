@@ -14,6 +14,10 @@ from deconv_cli.cli.signals import graceful_stop
 from deconv_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deconv_cli.cli.streams import Streams
+    from deconv_cli.study.document import Grid
     from deconv_cli.study.study import Progress
 
 QUICK = {"steps": 1000, "sweep_steps": 250}
@@ -41,7 +45,8 @@ def study(
         ),
     ] = None,
     tasks: Annotated[
-        str | None, typer.Option("--task", metavar="NAME,...", help="denoise or decompress. [denoise]")
+        str | None,
+        typer.Option("--task", metavar="NAME,...", help="denoise, decompress or sr; or classify, alone. [denoise]"),
     ] = None,
     initialisations: Annotated[
         str | None,
@@ -75,8 +80,8 @@ def study(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of a reported run. [2000]")] = None,
     sweep_steps: Annotated[int | None, typer.Option(help="Steps of a run that chooses the rate. [500]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Patches a step. [8]")] = None,
-    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels. [48]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Patches a step. [8; classify: 16]")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels. [48; classify: 32]")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="1000 steps: about ten minutes on two cores.")] = False,
     full: Annotated[
         bool,
@@ -88,6 +93,14 @@ def study(
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, one thread each. [one for every core]")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write the report of the study in FOLDER anew, from its results, and do nothing else.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the study lives. [FOLDER-study]", show_default=False)
@@ -103,8 +116,15 @@ def study(
 
     An arm is one combination of what is given. For every arm a learning rate is chosen on the held-out pictures; then
     it is trained with every seed, all arms seeing the same batches. Ctrl-C stops; the same command goes on.
+
+    The report is written to report.md and report.html beside results.json, curves.csv and the plots.
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
+    if report:
+        if folder:
+            raise UsageError("--report takes the folder of a study, and no folder of pictures beside it")
+        _write_report(streams, report)
+        return
     if quick and full:
         raise UsageError("--quick and --full exclude each other")
     if folder is None:
@@ -140,7 +160,7 @@ def study(
     where = out or Path(f"{folder.resolve().name}-study")
     with graceful_stop() as stop, streams.progress(0, "run") as bar:
 
-        def report(progress: Progress) -> None:
+        def tell(progress: Progress) -> None:
             bar.total = progress.total
             bar.update(progress.done - bar.n)
             streams.message(_in_words(progress))
@@ -151,12 +171,40 @@ def study(
             settings,
             validation=val,
             jobs=jobs or os.cpu_count() or 1,
-            report=report,
+            report=tell,
             stop=stop,
         )
-    if not complete:
+    if complete:
+        _write_report(streams, where)
+    else:
         streams.message(f"stopped; the same command goes on with the study in {where}")
     raise typer.Exit(stop.code or ExitCode.OK)
+
+
+def _write_report(streams: Streams, folder: Path) -> None:
+    """Write the report, print its table and verdicts."""
+    from deconv_cli.study.report import main_table, write_report
+    from deconv_cli.study.summary import load_summary
+    from deconv_cli.study.verdicts import verdicts
+
+    summary = load_summary(folder / "results.json")
+    files = write_report(folder)
+    streams.table(_table(main_table(summary)))
+    for verdict in verdicts(summary):
+        streams.data(f"{verdict.claim} {verdict.conclusion}.")
+    streams.message(f"{files[0]}: the report; {files[1].name} is the same in one file")
+
+
+def _table(grid: Grid) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in grid.headings[:6]:
+        table.add_column(heading, justify="left" if heading in ("setting", "activation") else "right")
+    for row in grid.rows:
+        table.add_row(*(cell.replace("**", "") for cell in row[:6]))
+    return table
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -174,6 +222,7 @@ def _switches(text: str | None) -> list[bool] | None:
 
 def _in_words(progress: Progress) -> str:
     run, result = progress.run, progress.result
-    score = "diverged" if result["diverged"] else f"{result['score']:.2f} dB"
+    unit = "%" if run.arm.task == "classify" else " dB"
+    score = "diverged" if result["diverged"] else f"{result['score']:.2f}{unit}"
     what = f"rate {run.rate:g}" if run.sweep else f"seed {run.seed} at rate {run.rate:g}"
     return f"{progress.done} of {progress.total}: {run.arm.name}, {what}: {score}"

@@ -11,12 +11,13 @@ from typing import Any
 from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.network.activations import find_activation
 from deconv_cli.network.description import LAYOUTS, UPSAMPLINGS
-from deconv_cli.training.config import INITIALISATIONS, OPTIMIZERS, TrainConfig
+from deconv_cli.training.config import INITIALISATIONS, OPTIMIZERS, ClassifyConfig, TrainConfig
 
 LEVELS: Mapping[str, tuple[tuple[float, ...], float | None]] = {
     "denoise": ((5.0, 50.0), 75.0),
     "decompress": ((20.0, 80.0), 10.0),
     "sr": ((), None),
+    "classify": ((), None),
 }
 """By task: the range of levels to train on, and a level outside to generalise to (super-resolution has one, 2)."""
 SWEEP_SEED = 1000
@@ -76,7 +77,7 @@ class Settings:
     steps, sweep_steps
         Steps of a reported run, and of one that serves to choose the rate.
     batch, patch
-        Patches a step, and their side in pixels.
+        Patches a step, and their side in pixels; 0 stands for 8 of 48, or 16 pictures of 32 to classify.
     """
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "leaky_relu")
@@ -92,8 +93,8 @@ class Settings:
     width: int = 16
     steps: int = 2000
     sweep_steps: int = 500
-    batch: int = 8
-    patch: int = 48
+    batch: int = 0
+    patch: int = 0
 
     def __post_init__(self) -> None:
         for activation in self.activations:
@@ -108,19 +109,27 @@ class Settings:
             for name in names:
                 if name not in valid:
                     raise unknown_name(kind, name, valid)
-        if not self.depths:
-            object.__setattr__(self, "depths", (DEPTHS[self.architecture],))
+        own = {"depths": (DEPTHS[self.architecture],), **dict(zip(("batch", "patch"), self._size, strict=True))}
+        for name, value in own.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
         self._check_numbers()
         for arm in self.arms:
             self.config(arm, self.rates_of(arm)[0], seed=0, steps=self.steps)
 
+    @property
+    def _size(self) -> tuple[int, int]:
+        return (16, 32) if "classify" in self.tasks else (8, 48)
+
     def _check_numbers(self) -> None:
         if self.architecture == "rednet" and any(depth % 2 or depth < 4 for depth in self.depths):
             raise UsageError(f"a rednet has an even number of at least 4 layers, not {self.depths}")
-        if min(self.seeds, self.steps, self.sweep_steps, self.width, *self.depths) < 1:
-            raise UsageError("seeds, steps, width and depths must be positive")
+        if min(self.seeds, self.steps - 1, self.sweep_steps, self.width, *self.depths) < 1:
+            raise UsageError("seeds, steps (at least 2), width and depths must be positive")
         if min(self.rates, default=1) <= 0:
             raise UsageError("the learning rates must be positive")
+        if "classify" in self.tasks and len(self.tasks) > 1:
+            raise UsageError("classify has pictures and a measure of its own: study it alone")
         if self.architecture == "rednet" and len(self.upsamplings) > 1:
             raise UsageError("a rednet stays at full resolution: cross upsampling with --architecture pyramid")
 
@@ -147,32 +156,32 @@ class Settings:
         """Return the learning rates to choose from for an arm."""
         return self.rates or RATES[arm.optimizer]
 
-    def config(self, arm: Arm, rate: float, *, seed: int, steps: int) -> TrainConfig:
+    def config(self, arm: Arm, rate: float, *, seed: int, steps: int) -> TrainConfig | ClassifyConfig:
         """Return the configuration of a training: the arm's, and for the rest what is fixed."""
         widths: tuple[int, ...] = (self.width,)
         blocks: tuple[int, ...] = (arm.depth // 2,)
         if self.architecture == "pyramid":
             widths, blocks = tuple(self.width * 2**level for level in range(arm.depth)), (1,) * arm.depth
-        return TrainConfig(
-            task=arm.task,
-            activation=arm.activation,
-            layout=self.architecture,
-            widths=widths,
-            blocks=blocks,
-            skips=arm.skips,
-            upsampling=arm.upsampling,
-            initialisation=arm.initialisation,
-            level_range=LEVELS[arm.task][0],
-            gray_share=0.0,
-            steps=steps,
-            batch=self.batch,
-            patch=self.patch,
-            optimizer=arm.optimizer,
-            lr=rate,
+        shared: dict[str, Any] = {
+            "activation": arm.activation,
+            "layout": self.architecture,
+            "widths": widths,
+            "blocks": blocks,
+            "skips": arm.skips,
+            "upsampling": arm.upsampling,
+            "initialisation": arm.initialisation,
+            "steps": steps,
+            "batch": self.batch,
+            "patch": self.patch,
+            "optimizer": arm.optimizer,
+            "lr": rate,
             # Float32 throughout: this is about gradients that may be very small.
-            precision="fp32",
-            seed=seed,
-        )
+            "precision": "fp32",
+            "seed": seed,
+        }
+        if arm.task == "classify":
+            return ClassifyConfig(**shared, augment=("tilt", "shift"))
+        return TrainConfig(**shared, task=arm.task, level_range=LEVELS[arm.task][0], gray_share=0.0)
 
     @property
     def fixed(self) -> dict[str, Any]:

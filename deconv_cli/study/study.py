@@ -21,8 +21,9 @@ from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import write_atomically
 from deconv_cli.study.arms import SWEEP_SEED, Settings
-from deconv_cli.study.crops import Data, cut_data, load_data, save_data
+from deconv_cli.study.data import Data, LabelledData, cut_data, load_data, save_data
 from deconv_cli.study.run import Run, Stopped, carry_out
+from deconv_cli.training.labelled import read_labelled
 
 FORMAT_VERSION = 1
 POLL_SECONDS = 0.5
@@ -138,7 +139,9 @@ def write_results(files: StudyFiles, settings: Settings, runs: Sequence[dict[str
     write_atomically(files.results, json.dumps(content, allow_nan=False).encode())
 
 
-def _prepare(files: StudyFiles, folders: Sequence[Path], settings: Settings, validation: Path | None) -> Data:
+def _prepare(
+    files: StudyFiles, folders: Sequence[Path], settings: Settings, validation: Path | None
+) -> Data | LabelledData:
     """Cut the crops, or read them if the study goes on, and check that it is the same study."""
     fixed = json.loads(json.dumps(settings.fixed))
     names = [folder.name for folder in (*folders, *([validation] if validation else []))]
@@ -152,7 +155,7 @@ def _prepare(files: StudyFiles, folders: Sequence[Path], settings: Settings, val
                 " it, or give another --out"
             )
         return load_data(files.crops)
-    data = cut_data(folders, validation, settings.patch)
+    data = _read_data(folders, settings, validation)
     try:
         (files.folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -167,6 +170,14 @@ def _prepare(files: StudyFiles, folders: Sequence[Path], settings: Settings, val
     }
     write_atomically(files.facts, json.dumps(facts, indent=1).encode())
     return data
+
+
+def _read_data(folders: Sequence[Path], settings: Settings, validation: Path | None) -> Data | LabelledData:
+    if "classify" not in settings.tasks:
+        return cut_data(folders, validation, settings.patch)
+    if len(folders) > 1:
+        raise UsageError("classify takes one folder, with a folder for each class in it")
+    return LabelledData(*read_labelled(folders[0], validation, settings.patch))
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -201,7 +212,7 @@ class _Carrier:
 
     files: StudyFiles
     settings: Settings
-    data: Data
+    data: Data | LabelledData
     jobs: int
     stop: Callable[[], bool]
 
@@ -259,7 +270,7 @@ class _Worker:
     """What a process of a study holds: the same crops and settings for all its runs."""
 
     settings: Settings
-    data: Data
+    data: Data | LabelledData
     stopping: Event
 
     @classmethod

@@ -160,8 +160,8 @@ def _arms(settings: Settings, runs: Sequence[dict[str, Any]]) -> list[ArmSummary
     return summaries
 
 
-def group_in_words(arm: Arm, settings: Settings) -> str:
-    """Say what an arm has in common with those that differ in the activation only."""
+def group_in_words(arm: Arm, settings: Settings, without: str = "") -> str:
+    """Say what an arm has in common with those that differ in the activation only; leave one field out if named."""
     words = {
         "task": arm.task,
         "initialisation": f"{arm.initialisation} initialisation",
@@ -170,7 +170,7 @@ def group_in_words(arm: Arm, settings: Settings) -> str:
         "upsampling": f"upsampling by {arm.upsampling}",
         "optimizer": arm.optimizer,
     }
-    return ", ".join(words[name] for name in settings.crossed) or "all arms"
+    return ", ".join(words[name] for name in settings.crossed if name != without) or "all arms"
 
 
 def final_score(run: dict[str, Any]) -> float | None:
@@ -183,6 +183,13 @@ def gain(run: dict[str, Any]) -> float | None:
     if "levels" in run:
         return float(np.mean([level["gain"] for level in run["levels"]]))
     return float(run["score"] - run["baseline"])
+
+
+def baseline(run: dict[str, Any]) -> float:
+    """Return what doing nothing scores where the curve is measured."""
+    if "levels" not in run:
+        return float(run["baseline"])
+    return float(next(level["input_psnr"] for level in run["levels"] if level["level"] == run["curve_level"]))
 
 
 def similarity(run: dict[str, Any]) -> float | None:

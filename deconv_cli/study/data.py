@@ -1,4 +1,4 @@
-"""The pictures of a study: crops that are cut once and kept in memory."""
+"""The pictures of a study, cut once and kept in memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deconv_cli.images import write_atomically
 from deconv_cli.training.data import PictureSet, split_pictures
+from deconv_cli.training.labelled import LabelledPictures
 
 TRAINING_CROPS = 1024
 
@@ -109,14 +111,42 @@ def _middle(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return picture[top : top + side, left : left + side]
 
 
-def save_data(path: Path, data: Data) -> None:
-    """Write the crops to a file, atomically."""
+@dataclass(frozen=True)
+class LabelledData:
+    """What all arms of a study of classification see: pictures to train on, and held-out ones."""
+
+    training: LabelledPictures
+    validation: LabelledPictures
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all pixels and labels."""
+        digest = hashlib.sha256()
+        for pictures in (self.training, self.validation):
+            digest.update(pictures.pixels.tobytes() + pictures.labels.tobytes())
+        return digest.hexdigest()
+
+
+def save_data(path: Path, data: Data | LabelledData) -> None:
+    """Write the pictures to a file, atomically."""
     file = BytesIO()
-    np.savez(file, training=data.training.pixels, seen=data.seen.pixels, validation=data.validation.pixels)
+    if isinstance(data, Data):
+        np.savez(file, training=data.training.pixels, seen=data.seen.pixels, validation=data.validation.pixels)
+    else:
+        parts = {"training": data.training, "validation": data.validation}
+        arrays: dict[str, Any] = {name: part.pixels for name, part in parts.items()}
+        arrays |= {f"{name}_labels": part.labels for name, part in parts.items()}
+        np.savez(file, classes=np.array(data.training.classes), **arrays)
     write_atomically(path, file.getvalue())
 
 
-def load_data(path: Path) -> Data:
-    """Read the crops that `save_data` wrote."""
+def load_data(path: Path) -> Data | LabelledData:
+    """Read the pictures that `save_data` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Data(*(Crops(arrays[name]) for name in ("training", "seen", "validation")))
+        if "classes" not in arrays:
+            return Data(*(Crops(arrays[name]) for name in ("training", "seen", "validation")))
+        classes = tuple(str(name) for name in arrays["classes"])
+        training, validation = (
+            LabelledPictures(arrays[name], arrays[f"{name}_labels"], classes) for name in ("training", "validation")
+        )
+        return LabelledData(training, validation)
