@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 from skimage import data
 
+from deconv_cli.network.activations import ACTIVATIONS
 from deconv_cli.study import study as study_module
 from deconv_cli.study.arms import Settings
 from deconv_cli.study.measures import checkerboard_energy
+from deconv_cli.study.plots import STYLES
 from deconv_cli.study.report import main_table, write_report
 from deconv_cli.study.statistics import compare, estimate, is_tie
 from deconv_cli.study.summary import load_summary, steps_to
@@ -288,3 +290,8 @@ def test_a_study_of_classification(run, tmp_path):
     assert max(entry["score"] for entry in runs) > 70
     assert "accuracy / %" in (out / "report.md").read_text()
     assert run("study", folder, "--task", "classify,denoise", "--out", tmp_path / "o").code == 2
+
+
+def test_every_activation_has_a_style_of_its_own():
+    assert set(STYLES) == set(ACTIVATIONS)
+    assert len(set(STYLES.values())) == len(STYLES)

@@ -46,8 +46,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="relu, leaky_relu, leaky_relu_0.2, prelu, tanh, sigmoid, elu, gelu, silu, mish or none; the initialisation"
-            " is matched to it. [relu]",
+            help="relu, leaky_relu, leaky_relu_0.2, prelu, tanh, sigmoid, elu, gelu, silu, mish or none; the"
+            " initialisation is matched to it. [relu]",
         ),
     ] = None,
     noise: Annotated[

@@ -167,6 +167,7 @@ class RedNet(RestorationNetwork):
         """Draw parameters that match the activation; see `RestorationNetwork.initialise`."""
         activation = find_activation(self.architecture.activation)
         init_conv(self.head, 1.0)
+        centre_on_mid_gray(self.head, self.architecture.channels)
         for layer in (*self.encoder, *self.decoder):
             init_conv(layer, activation.gain, activation.centre)
         (init_conv if self.architecture.scale == 1 else init_deconv)(self.tail, residual_gain, activation.centre)

@@ -194,15 +194,16 @@ def _protocol(summary: Summary) -> list[str]:
         else f"pyramid of {' or '.join(map(str, settings.depths))} levels, width {settings.width} at full resolution"
     )
     seconds = sum(run["seconds"] for run in runs)
+    rates = sorted({rate for arm in summary.arms for rate in settings.rates_of(arm.arm)})
+    loss = "cross-entropy" if summary.classifies else "L1"
     return [
-        f"Network: {layout}; {' or '.join(map(str, parameters))} parameters. It predicts what is to be added to its"
-        " input, so that doing nothing is where it starts from, with and without skips.",
+        f"Network: {layout}; {' or '.join(map(str, parameters))} parameters."
+        + ("" if summary.classifies else " It predicts what is to be added to its input, with and without skips."),
         f"Training: {settings.steps} steps of {settings.batch} patches of {settings.patch} x {settings.patch},"
-        f" {', '.join(settings.optimizers)}, L1 loss, 3 % warm-up and half a cosine, gradients clipped to a norm of 1,"
+        f" {', '.join(settings.optimizers)}, {loss} loss, 3 % warm-up and half a cosine, gradients clipped to a norm of 1,"
         " float32; equal seeds see equal batches in all arms. "
-        + "; ".join(f"{task}: levels {low:g} to {high:g}" for task, (low, high) in ranges.items() if (low, high))
-        + ".",
-        f"Learning rate: the best of {', '.join(f'{rate:g}' for rate in settings.rates or ())}"
+        + " ".join(f"{task}: levels {levels[0]:g} to {levels[1]:g}." for task, levels in ranges.items() if levels),
+        f"Learning rate: the best of {', '.join(f'{rate:g}' for rate in rates)}"
         f" after {settings.sweep_steps} steps on a seed that is not reported.",
         f"Pictures: {crops['training']} crops to train on and {crops['validation']} held-out ones from"
         f" {', '.join(content['folders'])}; sha256 of all pixels `{crops['sha256']}`.",
