@@ -200,7 +200,8 @@ def _protocol(summary: Summary) -> list[str]:
         f"Network: {layout}; {' or '.join(map(str, parameters))} parameters."
         + ("" if summary.classifies else " It predicts what is to be added to its input, with and without skips."),
         f"Training: {settings.steps} steps of {settings.batch} patches of {settings.patch} x {settings.patch},"
-        f" {', '.join(settings.optimizers)}, {loss} loss, 3 % warm-up and half a cosine, gradients clipped to a norm of 1,"
+        f" {', '.join(settings.optimizers)}, {loss} loss, 3 % warm-up and half a cosine, gradients clipped to a norm"
+        " of 1,"
         " float32; equal seeds see equal batches in all arms. "
         + " ".join(f"{task}: levels {levels[0]:g} to {levels[1]:g}." for task, levels in ranges.items() if levels),
         f"Learning rate: the best of {', '.join(f'{rate:g}' for rate in rates)}"
