@@ -255,3 +255,31 @@ def test_a_mid_gray_picture_starts_at_zero():
     network = build_network(Architecture((4, 8), (1, 1), condition_planes=1))
     gray = torch.cat((torch.full((1, 3, 16, 16), 0.5), torch.zeros(1, 1, 16, 16)), 1)
     assert network.head(gray)[..., 1:-1, 1:-1].abs().max() < 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(0, 2**31)
+)
+def test_deconvolution_is_the_adjoint_of_convolution(inputs, outputs, kernel, stride, padding, seed):
+    """<conv x, y> = <x, deconv y> for every kernel, stride and padding, with the same weights in both."""
+    torch.manual_seed(seed)
+    side = kernel + stride * 3
+    x = torch.randn(1, inputs, side, side, dtype=torch.float64)
+    weight = torch.randn(outputs, inputs, kernel, kernel, dtype=torch.float64)
+    forward = torch.nn.functional.conv2d(x, weight, stride=stride, padding=padding)
+    y = torch.randn_like(forward)
+    missing = (side + 2 * padding - kernel) % stride
+    back = torch.nn.functional.conv_transpose2d(y, weight, stride=stride, padding=padding, output_padding=missing)
+    assert back.shape == x.shape
+    assert (forward * y).sum().item() == pytest.approx((x * back).sum().item(), rel=1e-9, abs=1e-9)
+
+
+def test_deconvolution_ripples_where_its_kernel_does_not_divide_by_the_stride():
+    """A flat picture through kernel 3 and stride 2: the pixels get 1, 2 or 4 contributions in a fixed pattern."""
+    flat = torch.ones(1, 1, 6, 6)
+    uneven = torch.nn.functional.conv_transpose2d(flat, torch.ones(1, 1, 3, 3), stride=2)[0, 0, 2:-2, 2:-2]
+    even = torch.nn.functional.conv_transpose2d(flat, torch.ones(1, 1, 2, 2), stride=2)[0, 0]
+    assert sorted(uneven.unique().tolist()) == [1, 2, 4]
+    assert torch.equal(uneven[::2, ::2], torch.full_like(uneven[::2, ::2], 4))
+    assert even.unique().tolist() == [1]

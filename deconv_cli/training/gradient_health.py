@@ -123,7 +123,7 @@ class Health:
         ratio = f"first over last layer {self.first_over_last:.1e}"
         if verdict == "vanishing":
             found["vanishing"] = (
-                f"the gradients vanish ({ratio}): try --initialisation matched, --skips, or leaky_relu or relu"
+                f"the gradients vanish ({ratio}): try --initialisation matched, --skips, or relu or leaky_relu_0.2"
             )
         elif verdict != "healthy":
             found["exploding"] = (
@@ -132,13 +132,14 @@ class Health:
             )
         if self.off > MANY:
             found["dead"] = (
-                f"{self.off:.0%} of the units of a layer are never on: try --activation leaky_relu, a lower --lr, or a"
+                f"{self.off:.0%} of the units of a layer are never on: try --activation leaky_relu_0.2, a lower"
+                " --lr, or a"
                 " longer --warmup"
             )
         if self.saturated > MANY:
             found["saturated"] = (
                 f"{self.saturated:.0%} of the values of a layer are saturated: try a lower --lr, --initialisation"
-                " matched, or --activation leaky_relu"
+                " matched, or --activation leaky_relu_0.2"
             )
         return found
 
