@@ -2,7 +2,7 @@
 
     python benchmarks/augmentation.py data/train/bsds396 --val data/val
 
-Trains a small pyramid on few pictures, where augmentation matters, with each augmentation added to the default ones (or,
+Trains a small pyramid on few crops, where augmentation matters, with each augmentation added to the default ones (or,
 for these, taken away), and prints the paired difference to the default with its 95 % interval. Two runs at a time.
 """
 
@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from deconv_cli.study.data import Data, cut_data
 from deconv_cli.study.run import RestorationTraining
@@ -37,8 +38,6 @@ VARIANTS = {
 
 def train(data: Data, variant: str, seed: int, steps: int) -> float:
     """Train one variant and return its validation PSNR in dB, mean over sigma 15, 25 and 50."""
-    import torch
-
     torch.set_num_threads(1)
     config = dataclasses.replace(DEFAULT, augment=VARIANTS[variant], steps=steps, seed=seed)
     training = RestorationTraining(config, data)
