@@ -295,3 +295,31 @@ def test_a_study_of_classification(run, tmp_path):
 def test_every_activation_has_a_style_of_its_own():
     assert set(STYLES) == set(ACTIVATIONS)
     assert len(set(STYLES.values())) == len(STYLES)
+
+
+def test_tasks_and_upsampling_can_be_crossed(run, pictures, tmp_path):
+    out = tmp_path / "study"
+    crossed = ("--architecture", "pyramid", "--depth", 2, "--task", "denoise,sr", "--upsampling", "deconv,shuffle")
+    tiny = (
+        "--width",
+        4,
+        "--steps",
+        4,
+        "--sweep-steps",
+        1,
+        "--patch",
+        16,
+        "--batch",
+        2,
+        "--seeds",
+        1,
+        "--rates",
+        "1e-3",
+    )
+    options = ("--activations", "relu", "--optimizer", "muon", "--val", pictures, "--jobs", 1, "--out", out)
+    ran = run("study", pictures, *crossed, *tiny, *options)
+    assert ran.code == 0, ran.stderr
+    runs = [entry for entry in json.loads((out / "results.json").read_text())["runs"] if not entry["sweep"]]
+    assert len(runs) == 2 * 2
+    assert {len(entry["levels"]) for entry in runs if entry["arm"]["task"] == "sr"} == {1}
+    assert "**What upsampling does" in (out / "report.md").read_text()
