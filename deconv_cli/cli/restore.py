@@ -147,7 +147,7 @@ def restore(
     max_pixels: Annotated[
         int,
         typer.Option(min=1, help="Refuse larger pictures, which may be decompression bombs.", rich_help_panel=FILES),
-    ] = 400_000_000,
+    ] = 500_000_000,
     overwrite: shared.Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip outputs that are complete and current.", rich_help_panel=FILES)

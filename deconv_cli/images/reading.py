@@ -22,7 +22,7 @@ from deconv_cli.images import exif as exif_block
 from deconv_cli.images.frame import Frame, Picture, Samples
 from deconv_cli.images.jpeg import estimate_quality
 
-MAX_PIXELS = 400_000_000
+MAX_PIXELS = 500_000_000
 """Larger pictures are refused unless asked for: a file of a few kilobytes can claim any size."""
 MAX_ANIMATION = 10
 """How many times `MAX_PIXELS` all frames of an animation may have together: they are held in memory."""

@@ -74,7 +74,7 @@ def available_on(device: torch.device) -> int:
 
 def activation_bytes(architecture: Architecture, itemsize: int) -> float:
     """Return about how many bytes the network takes per input pixel of a tile, measured on the bundled ones."""
-    return 4.0 * architecture.widths[0] * itemsize + 120.0 * architecture.scale**2
+    return 4.0 * architecture.widths[0] * itemsize + 80.0 + 40.0 * architecture.scale**2
 
 
 def tile_side(architecture: Architecture, itemsize: int, free: int) -> int:
@@ -82,8 +82,7 @@ def tile_side(architecture: Architecture, itemsize: int, free: int) -> int:
     budget = min(ACTIVATIONS, free // 2)
     with_context = math.sqrt(budget / activation_bytes(architecture, itemsize))
     side = int(with_context) - 2 * architecture.influence_radius
-    largest = max(SMALLEST_TILE, LARGEST_TILE // architecture.scale)
-    return min(max(side, SMALLEST_TILE), largest)
+    return min(max(side, SMALLEST_TILE), LARGEST_TILE)
 
 
 def picture_bytes(width: int, height: int, bytes_per_pixel: int, scale: int) -> int:

@@ -68,7 +68,7 @@ class Options:
     metadata: Literal["keep", "strip"] = "keep"
     palette: bool = False
     stamp: bool = False
-    max_pixels: int = 400_000_000
+    max_pixels: int = 500_000_000
 
     @property
     def encoding(self) -> Encoding:
