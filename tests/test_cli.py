@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,30 @@ def test_public_names():
         assert getattr(deconv_cli, name)
     with pytest.raises(AttributeError):
         _ = deconv_cli.nothing
+
+
+def test_the_man_page_says_what_help_says():
+    """Made anew with ``python -m deconv_cli.cli.manual > docs/deconv.1``."""
+    from deconv_cli.cli.manual import manual
+
+    page = (ROOT / "docs" / "deconv.1").read_text()
+    assert page == manual()
+    for command in COMMANDS:
+        assert f"deconv {command} [OPTIONS]" in page
+    assert ".B \\-\\-files\\-from\\fR FILE|\\-" in page
+    for code in ExitCode:
+        assert f".B {code.value}\n" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("deconv res", "restore"), ("deconv restore --files", "--files-from"), ("deconv models ve", "verify")],
+)
+def test_shells_complete_commands_and_options(words, expected):
+    last = len(words.split()) - 1
+    environment = {"_DECONV_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(last)}
+    code = "import sys; sys.argv = ['deconv']; from deconv_cli.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, check=True
+    )
+    assert expected in done.stdout.split()

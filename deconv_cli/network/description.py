@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ KERNEL = 3
 """Side of the convolutions inside a level; the ones between levels are 2 x 2 with stride 2."""
 LAYOUTS = ("pyramid", "rednet")
 UPSAMPLINGS = ("deconv", "resize", "shuffle")
+MAX_LEVELS = 8
+"""More would ask for pictures of hundreds of pixels a side at least, and a stranger's file for any amount."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Architecture:
             raise UsageError(
                 f"widths {self.widths} and blocks {self.blocks} must have one entry for each level, and at least one"
             )
+        if not all(type(number) is int for number in (*self.widths, *self.blocks, self.scale, self.channels)):
+            raise UsageError(f"widths {self.widths}, blocks {self.blocks} and scale {self.scale} must be whole numbers")
+        if len(self.widths) > MAX_LEVELS:
+            raise UsageError(f"a network has at most {MAX_LEVELS} levels, not {len(self.widths)}")
         if min(self.widths) < 1 or min(self.blocks) < 0:
             raise UsageError(f"widths {self.widths} must be positive and blocks {self.blocks} not negative")
         if self.scale < 1:
@@ -201,6 +208,13 @@ class Description:
         width, outer = self.architecture.widths[0], self.architecture.channels
         tail = self.architecture.tail_kernel**2 * width * outer + outer
         return self.architecture.parameters - tail + (width + 1) * len(self.classes)
+
+    def __post_init__(self) -> None:
+        levels = self.level_range
+        if len(levels) != 2 or not all(isinstance(level, int | float) and math.isfinite(level) for level in levels):
+            raise UsageError(f"the range of levels must be two numbers, not {levels}")
+        if not isinstance(self.name, str) or not isinstance(self.task, str):
+            raise UsageError("name and task must be text")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -111,7 +111,7 @@ def load_weights(path: Path) -> Weights:
     try:
         description = Description.from_dict(header["description"])
         expected = description.parameters
-    except (DeconvError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (DeconvError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DeconvError(f"{path}: does not describe a model this version knows ({error})") from error
     misfit = DeconvError(f"{path}: damaged weights: the tensors do not fit the described architecture")
     # Counted before it is built, so that a description that promises a huge network allocates nothing.
@@ -126,7 +126,7 @@ def load_weights(path: Path) -> Weights:
     )
     try:
         (weights.build_classifier if description.classes else weights.build)()
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise misfit from error
     return weights
 
@@ -149,12 +149,12 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         # A safetensors file starts with the length of its JSON header (8 bytes, little-endian).
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError, AttributeError) as error:
         raise DeconvError(f"{path}: not a weights file, or a damaged one ({error})") from error
     try:
         header = json.loads(metadata[METADATA_KEY])
         version = header["format"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DeconvError(f"{path}: these weights were not written by deconv; give a file that train wrote") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise DeconvError(f"{path}: written by a newer deconv (format {version}); upgrade deconv to use it")

@@ -158,7 +158,7 @@ def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, 
     restorer = restorers.of(task, options.scale)
     frame, largest = _normalised(frame)
     level: float | Literal["auto"] | None = options.noise_level
-    if decision and task == "denoise":
+    if decision and restorer.task.condition_scale is not None:
         level = restorer.within_range(decision.noise_level)
     # Of the whole page: the level of a part may be estimated otherwise.
     level = restorer.find_noise_level(frame.pixels, level if level is not None else "auto")
