@@ -44,7 +44,7 @@ def blend(
     if strength == chroma == 0:
         return base
     restored = base + added
-    weight = 1.0 if noise_level is None else _texture(restored, noise_level)
+    weight = 1.0 if noise_level is None else texture(restored, noise_level)
     by_luma = _taken(strength, weight)
     if base.ndim == 2 or strength == chroma:
         taken = _per_pixel(by_luma, base) * added
@@ -55,8 +55,21 @@ def blend(
     return blended
 
 
-def _texture(restored: NDArray[np.float32], noise_level: float) -> NDArray[np.float32]:
-    """Return 0 where the picture is flat to 1 where its texture is much stronger than the noise."""
+def texture(restored: NDArray[np.float32], noise_level: float) -> NDArray[np.float32]:
+    """Return 0 where a restored picture is flat, to 1 where its texture is much stronger than the noise.
+
+    Parameters
+    ----------
+    restored
+        H x W or H x W x 3, float32.
+    noise_level
+        Sigma on the 0..255 scale.
+
+    Returns
+    -------
+    ndarray
+        H x W, float32.
+    """
     from scipy import ndimage
 
     luma = restored if restored.ndim == 2 else restored @ LUMA
