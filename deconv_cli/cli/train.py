@@ -47,7 +47,7 @@ def train(
         typer.Option(
             metavar="NAME",
             help="relu, leaky_relu, leaky_relu_0.2, prelu, tanh, sigmoid, elu, gelu, silu, mish or none; the"
-            " initialisation is matched to it. [relu]",
+            " initialisation is matched to it. [leaky_relu_0.2; relu to classify]",
         ),
     ] = None,
     noise: Annotated[
@@ -133,7 +133,7 @@ def train(
     optimizer: Annotated[
         str | None, typer.Option(metavar="muon|adamw|sgd", help="How to descend. [muon; classify: adamw]")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.02, adamw 0.001, sgd 0.1]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.01, adamw 0.001, sgd 0.1]")] = None,
     warmup: Annotated[
         float | None, typer.Option(help="Share of the steps over which the rate rises from zero. [0.03]")
     ] = None,

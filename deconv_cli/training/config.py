@@ -15,7 +15,7 @@ from deconv_cli.network.description import LAYOUTS, Architecture
 from deconv_cli.tasks import find_task
 from deconv_cli.training.augmentation import CLASSIFICATION, RESTORATION
 
-OPTIMIZERS = {"muon": 0.02, "adamw": 1e-3, "sgd": 0.1}
+OPTIMIZERS = {"muon": 0.01, "adamw": 1e-3, "sgd": 0.1}
 """The optimisers, each with its default rate."""
 PRECISIONS = ("auto", "fp32", "bf16")
 LOSSES = ("l1", "charbonnier", "mse")
@@ -60,7 +60,7 @@ class FitConfig:
     suited: ClassVar[Collection[str]] = RESTORATION
     """Augmentations to choose from."""
 
-    activation: str = "relu"
+    activation: str = "leaky_relu_0.2"
     layout: str = "pyramid"
     widths: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
@@ -74,7 +74,7 @@ class FitConfig:
     patch: int = 96
     optimizer: str = "muon"
     lr: float = 0.0
-    adam_lr: float = 1e-3
+    adam_lr: float = 5e-4
     warmup: float = 0.03
     clip: float = 1.0
     precision: str = "auto"
@@ -175,7 +175,7 @@ class TrainConfig(FitConfig):
     task: str = "denoise"
     scale: int = 0
     level_range: tuple[float, ...] = ()
-    gray_share: float = 0.25
+    gray_share: float = 0.4
     loss: str = "l1"
     ema: float = 0.999
 
@@ -236,6 +236,7 @@ class ClassifyConfig(FitConfig):
     suited: ClassVar[Collection[str]] = CLASSIFICATION
 
     task: str = "classify"
+    activation: str = "relu"
     augment: tuple[str, ...] = ("flip", "tilt", "shift")
     steps: int = 1500
     batch: int = 32

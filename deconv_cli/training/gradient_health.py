@@ -133,8 +133,7 @@ class Health:
         if self.off > MANY:
             found["dead"] = (
                 f"{self.off:.0%} of the units of a layer are never on: try --activation leaky_relu_0.2, a lower"
-                " --lr, or a"
-                " longer --warmup"
+                " --lr, or a longer --warmup"
             )
         if self.saturated > MANY:
             found["saturated"] = (
