@@ -143,6 +143,28 @@ def test_a_full_disk_fails_by_name_and_leaves_what_was_there(tmp_path, folder, t
     assert not list(out.glob(".*.part"))
 
 
+def test_a_read_only_folder_is_refused_before_any_work(restore, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(batch_module, "restore_page", lambda *_: pytest.fail("it worked"))
+    ran = restore(folder, tmp_path / "out", *FAST)
+    assert ran.code == 1
+    assert f"error: {tmp_path / 'out'}: the output folder is read-only" in ran.stderr
+
+
+def test_a_vanished_input_fails_alone(restore, folder, tmp_path, monkeypatch):
+    restore_page = batch_module.restore_page
+
+    def take_away(*arguments):
+        (folder / "6.png").unlink(missing_ok=True)
+        return restore_page(*arguments)
+
+    monkeypatch.setattr(batch_module, "restore_page", take_away)
+    ran = restore(folder, tmp_path / "out", "--jobs", 1, "--json", *FAST)
+    assert ran.code == 1
+    assert f"{folder / '6.png'}: no such file" in ran.stderr
+    assert ran.json_lines[-1]["summary"] == {"restored": 7, "failed": 1}
+
+
 def test_hostile_files_fail_alone_and_are_listed(restore, folder, tmp_path):
     good = (folder / "0.png").read_bytes()
     hostile = {

@@ -431,12 +431,13 @@ def look_at_files(request: Request, jobs: list[Job], reporter: Reporter) -> Exit
 def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resume: bool, fail_fast: bool) -> ExitCode:
     """Restore files to files and return how that ended."""
     from deconv_cli.images import remove_leftovers
-    from deconv_cli.restoration.batch import Batch
+    from deconv_cli.restoration.batch import Batch, make_writable_folder
     from deconv_cli.restoration.resume import ResumeRecord
 
     restorers, options = request.load()
     record = None
     if not request.to_file:
+        make_writable_folder(request.output)
         record = ResumeRecord(request.output, restorers.sha256, options, reuse=resume)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)

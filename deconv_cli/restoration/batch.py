@@ -541,3 +541,16 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DeconvError(f"{folder}: the output folder cannot be made ({error.strerror})") from error
+
+
+def make_writable_folder(folder: Path) -> None:
+    """Make the folder of a batch, and refuse one that nothing can be written to before any work is done.
+
+    Raises
+    ------
+    DeconvError
+        If it cannot be made or written to.
+    """
+    make_folder(folder)
+    if not os.access(folder, os.W_OK):
+        raise DeconvError(f"{folder}: the output folder is read-only; give another one")
