@@ -127,7 +127,10 @@ def health_table(summary: Summary) -> Grid:
 def _blocks(summary: Summary, pictures: list[Picture]) -> list[Block]:
     blocks: list[Block] = [Heading(TITLE, 1), Paragraph(_introduction(summary)), Heading("Verdicts")]
     for verdict in verdicts(summary):
-        blocks += [Paragraph(f"**{verdict.claim}** {verdict.conclusion}."), Items(verdict.evidence)]
+        blocks += [
+            Paragraph(f"**{verdict.claim}** {verdict.conclusion[0].upper()}{verdict.conclusion[1:]}."),
+            Items(verdict.evidence),
+        ]
     blocks += [Heading("Quality"), main_table(summary), Paragraph(_legend(summary))]
     blocks += [Heading("Health"), health_table(summary), Paragraph(_health_legend())]
     blocks += [Heading("Plots"), *pictures, Heading("How it was done"), Items(_protocol(summary))]

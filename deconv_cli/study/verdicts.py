@@ -60,8 +60,12 @@ def _best(summary: Summary) -> Verdict:
             ties = [arm.arm.activation for arm in arms if arm is not best and arm.runs and summary.ties_best(arm)]
             tied = f", not told from {' and '.join(ties)}" if ties else ", ahead of all others"
             evidence.append(f"{group}: {best.arm.activation}, gain {reached:.2f} {summary.unit}{tied}.")
-    winners = {best.arm.activation for group in summary.groups if (best := summary.best(group))}
-    conclusion = f"{winners.pop()} everywhere" if len(winners) == 1 else "it depends on the setting"
+    winners = {
+        best.arm.activation
+        for group in summary.groups
+        if (best := summary.best(group)) and (reached := best.of(gain)) and reached.mean >= LEARNED
+    }
+    conclusion = f"{winners.pop()} wherever anything is learned" if len(winners) == 1 else "it depends on the setting"
     return Verdict("Which activation does best?", conclusion, tuple(evidence))
 
 
@@ -88,7 +92,7 @@ def _relu_dies(summary: Summary) -> Verdict | None:
         assert dead is not None
         return dead.mean > DEAD, f"{_percent(dead)} of the units are never on at the end"
 
-    claim = f"ReLU dies (more than {DEAD:.0%} of the units are never on for any held-out picture)."
+    claim = f"ReLU dies (more than {100 * DEAD:g} % of the units are never on for any held-out picture)."
     return _judge_arms(summary, claim, "relu", judge)
 
 
