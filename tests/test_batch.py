@@ -151,6 +151,21 @@ def test_a_read_only_folder_is_refused_before_any_work(restore, folder, tmp_path
     assert f"error: {tmp_path / 'out'}: the output folder is read-only" in ran.stderr
 
 
+def test_an_unreadable_folder_fails_alone(restore, noisy_folder, tmp_path, monkeypatch):
+    iterdir = Path.iterdir
+
+    def forbid(self):
+        if self.name == "inner":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", forbid)
+    ran = restore(noisy_folder, tmp_path / "out", "--recursive", "--json", *FAST)
+    assert ran.code == 1
+    assert f"{noisy_folder / 'inner'}: the folder cannot be read (Permission denied)" in ran.stderr
+    assert ran.json_lines[-1]["summary"] == {"restored": 2, "failed": 1}
+
+
 def test_a_vanished_input_fails_alone(restore, folder, tmp_path, monkeypatch):
     restore_page = batch_module.restore_page
 

@@ -92,7 +92,9 @@ def degrade(
         raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
     _refuse_lossy(jobs, how)
     if not overwrite:
-        planning.refuse_existing((job.target for job in jobs), "use --overwrite to replace, or give another output")
+        planning.refuse_existing(
+            (job.target for job in jobs if job.error is None), "use --overwrite to replace, or give another output"
+        )
     if dry_run:
         for job in jobs:
             _tell(streams, {"input": str(job.source), "output": str(job.target), "status": "planned"}, json=json)
@@ -145,6 +147,8 @@ def _degrade_file(job: Job, how: Degradation) -> dict[str, Any]:
     from deconv_cli.images import format_of, write_atomically
     from deconv_cli.restoration.batch import make_folder, read_bytes
 
+    if job.error:
+        raise DeconvError(job.error)
     target_format = format_of(job.target)
     assert target_format
     done = degrade_data(read_bytes(job.source), how, name=str(job.source), target_format=target_format)

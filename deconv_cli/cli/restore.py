@@ -412,7 +412,7 @@ def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int
     if not jobs:
         raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
     jobs = planning.shard(jobs, *part)
-    request.refuse_existing(*(job.target for job in jobs))
+    request.refuse_existing(*(job.target for job in jobs if job.error is None))
     return jobs
 
 

@@ -49,7 +49,9 @@ def is_picture(path: Path) -> bool:
     return format_of(path) is not None
 
 
-def find_pictures(folder: Path, *, recursive: bool, exclude: Path | None = None) -> list[Path]:
+def find_pictures(
+    folder: Path, *, recursive: bool, exclude: Path | None = None, unreadable: dict[Path, str] | None = None
+) -> list[Path]:
     """List the pictures in a folder by suffix, sorted.
 
     Hidden files and folders are skipped. Links are followed, but not back into a folder that they lie in.
@@ -62,6 +64,8 @@ def find_pictures(folder: Path, *, recursive: bool, exclude: Path | None = None)
         Look into sub-folders too.
     exclude
         A sub-folder to leave out, such as the one that results go to. No effect if it is `folder` itself.
+    unreadable
+        Takes the folders that cannot be read, and why; without it they are an error.
 
     Raises
     ------
@@ -69,19 +73,30 @@ def find_pictures(folder: Path, *, recursive: bool, exclude: Path | None = None)
         If a folder cannot be read.
     """
     excluded = exclude.resolve() if exclude else None
-    return sorted(_walk(folder, recursive=recursive, excluded=excluded, above=frozenset()))
+    return sorted(_walk(folder, recursive=recursive, excluded=excluded, above=frozenset(), unreadable=unreadable))
 
 
-def _walk(folder: Path, *, recursive: bool, excluded: Path | None, above: frozenset[Path]) -> Iterator[Path]:
+def _walk(
+    folder: Path,
+    *,
+    recursive: bool,
+    excluded: Path | None,
+    above: frozenset[Path],
+    unreadable: dict[Path, str] | None,
+) -> Iterator[Path]:
     above |= {folder.resolve()}
     try:
         entries = list(folder.iterdir())
     except OSError as error:
-        raise DeconvError(f"{folder}: the folder cannot be read ({error.strerror})") from error
+        message = f"{folder}: the folder cannot be read ({error.strerror})"
+        if unreadable is None:
+            raise DeconvError(message) from error
+        unreadable[folder] = message
+        return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if is_picture(entry) and entry.is_file():
             yield entry
         elif recursive and entry.is_dir() and entry.resolve() not in above | {excluded}:
-            yield from _walk(entry, recursive=True, excluded=excluded, above=above)
+            yield from _walk(entry, recursive=True, excluded=excluded, above=above, unreadable=unreadable)

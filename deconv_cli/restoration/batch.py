@@ -385,6 +385,8 @@ class Batch:
             incoming.first = self._readers.submit(next, incoming.parts)
 
     def _open(self, job: Job) -> _Incoming:
+        if job.error:
+            return _Incoming(job, error=DeconvError(job.error))
         if self.record and self.record.is_current(job):
             return _Incoming(job, complete=True)
         incoming = _Incoming(job)

@@ -55,6 +55,9 @@ def look_at(jobs: Iterable[Job], options: Options, estimate: Estimate) -> Iterat
     """
     for job in jobs:
         outcome = Outcome(str(job.source), str(job.target), "planned")
+        if job.error:
+            yield dataclasses.replace(outcome, status="failed", error=job.error)
+            continue
         try:
             size = job.source.stat().st_size if job.source.exists() else None
             with open_picture(job.source, max_pixels=options.max_pixels) as picture:

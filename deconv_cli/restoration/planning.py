@@ -14,10 +14,11 @@ from deconv_cli.images import FORMATS, find_pictures, format_of
 
 @dataclass(frozen=True)
 class Job:
-    """One file to restore, and where the result goes."""
+    """One file to restore, and where the result goes; or a folder that could not be read, and why."""
 
     source: Path
     target: Path
+    error: str | None = None
 
 
 def plan(
@@ -64,10 +65,15 @@ def plan(
             raise UsageError(f"{output}: its suffix does not say {output_format}; leave --format out, or change one")
         jobs = [Job(inputs[0], output)]
     else:
+        unreadable: dict[Path, str] = {}
         jobs = [
             Job(path, output / inner.with_name(inner.stem + suffix + (extension or _written_suffix(inner))))
-            for path, inner in (*_expand(inputs, output, recursive=recursive), *_below_common_folder(listed))
+            for path, inner in (
+                *_expand(inputs, output, unreadable, recursive=recursive),
+                *_below_common_folder(listed),
+            )
         ]
+        jobs += [Job(folder, output, message) for folder, message in unreadable.items()]
     _refuse_collisions(jobs)
     return jobs
 
@@ -100,11 +106,13 @@ def _written_suffix(path: Path) -> str:
     return ".tif" if format_of(path) == "raw" else path.suffix
 
 
-def _expand(inputs: Sequence[Path], output: Path, *, recursive: bool) -> Iterator[tuple[Path, Path]]:
+def _expand(
+    inputs: Sequence[Path], output: Path, unreadable: dict[Path, str], *, recursive: bool
+) -> Iterator[tuple[Path, Path]]:
     """Yield every picture with its path below the output folder."""
     for given in inputs:
         if given.is_dir():
-            for path in find_pictures(given, recursive=recursive, exclude=output):
+            for path in find_pictures(given, recursive=recursive, exclude=output, unreadable=unreadable):
                 yield path, path.relative_to(given)
         else:
             yield given, Path(given.name)
@@ -127,7 +135,8 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
     return list(jobs[index - 1 :: count])
 
 
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
+def _refuse_collisions(every: Sequence[Job]) -> None:
+    jobs = [job for job in every if job.error is None]
     sources = {_key(job.source) for job in jobs}
     itself = [str(job.target) for job in jobs if _key(job.target) in sources]
     if itself:
