@@ -30,6 +30,9 @@ from deconv_cli.tasks import TASKS, find_task
 Pixels = NDArray[Any]
 """A picture as `check_image` accepts it: uint8, uint16 or float32."""
 
+MIRRORED = 32
+"""Pixels that the picture goes on for, mirrored, beyond its border: the zeros that a convolution takes there instead
+would be an edge, and discolour what lies beside it."""
 PRECISION_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 log = logging.getLogger(__name__)
@@ -282,17 +285,25 @@ class Restorer:
                 yield rows, columns
 
     def _run_tile(self, patch: Pixels, rows: Span, columns: Span, how: _Pass) -> Pixels:
-        """Restore one tile with its context, padded where it reaches beyond the picture."""
+        """Restore one tile with its context, which goes on as a mirror image beyond the picture."""
         height, width = patch.shape[:2]
-        padding = [(0, rows.high - rows.low - height), (0, columns.high - columns.low - width), (0, 0)][: patch.ndim]
-        given = to_float(np.pad(patch, padding, mode="symmetric"))
-        image = torch.from_numpy(given).to(self.device)
+        given, scale = to_float(patch), self.description.scale
+        margin = self.description.architecture.round_up(MIRRORED)
+        # A tile inside the picture has its true context on the left and above; what lies beyond it is of no influence.
+        top, left = (0 if span.low else margin for span in (rows, columns))
+        padding = [
+            (top, rows.high - rows.low - height + margin),
+            (left, columns.high - columns.low - width + margin),
+            (0, 0),
+        ]
+        image = torch.from_numpy(np.pad(given, padding[: patch.ndim], mode="symmetric")).to(self.device)
         image = image[None, None].expand(-1, 3, -1, -1) if image.ndim == 2 else image.permute(2, 0, 1)[None]
         residual = self._residual(image, how)[0]
         residual = residual.mean(0) if patch.ndim == 2 else residual.permute(1, 2, 0)
-        base = upscale(given[:height, :width], self.description.scale)
-        added: NDArray[np.float32] = residual[: base.shape[0], : base.shape[1]].cpu().numpy()
-        level = how.noise_level if self.description.scale == 1 else None
+        base = upscale(given, scale)
+        inner = residual[top * scale : (top + height) * scale, left * scale : (left + width) * scale]
+        added: NDArray[np.float32] = inner.cpu().numpy()
+        level = how.noise_level if scale == 1 else None
         blended = blend(base, added, strength=how.strength, chroma=how.chroma, noise_level=level)
         return from_float(blended, patch.dtype)
 

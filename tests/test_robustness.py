@@ -1,0 +1,61 @@
+"""What any bundled weights must hold to: no shift of colour, no pattern, no mark at the border, small pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage import data
+
+from deconv_cli.images import from_float, to_float
+from deconv_cli.metrics import psnr
+from deconv_cli.network.bundled import bundled_weights
+from deconv_cli.restoration.restorer import Restorer
+
+NAMES = sorted(bundled_weights())
+
+
+def level_of(restorer):
+    return "auto" if restorer.task.condition_scale is None else 25
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def restorer(request):
+    return Restorer(request.param, precision="fp32")
+
+
+@pytest.mark.parametrize("colour", [(128, 128, 128), (200, 150, 120), (60, 80, 70), (255, 255, 255), (0, 0, 0)])
+def test_flat_patches_keep_their_colour_up_to_the_border(restorer, colour):
+    flat = np.full((40, 56, 3), colour, np.uint8)
+    out = restorer.restore(to_float(flat), noise_level=level_of(restorer)).pixels * 255
+    assert np.abs(np.clip(out, 0, 255) - colour).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 37), (5, 3), (1, 1, 3), (37, 1, 3), (7, 6, 4)])
+def test_tiny_pictures(restorer, shape):
+    picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    out = restorer.restore(picture, noise_level=level_of(restorer)).pixels
+    scale = restorer.description.scale
+    assert out.shape == (shape[0] * scale, shape[1] * scale, *shape[2:])
+
+
+def test_bfloat16_is_as_good_as_float32(restorer):
+    """Within 0.02 dB."""
+    scale = restorer.description.scale
+    clean = data.chelsea()[20:212, 100:292]
+    task = restorer.task
+    level = scale if scale > 1 else task.report_levels[0]
+    degraded = task.degrade(to_float(clean), level, np.random.default_rng(0))
+    half = Restorer(restorer.description.name, precision="bf16")
+    told = "auto" if task.condition_scale is None else level
+    scores = [
+        psnr(clean, from_float(network.restore(degraded, noise_level=told).pixels, np.uint8), channel=task.channel)
+        for network in (restorer, half)
+    ]
+    assert scores[0] - scores[1] < 0.02
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "camera", "coins", "moon"])
+def test_clean_pictures_stay_clean(name):
+    """At least 45 dB to the input, with the noise level estimated."""
+    clean = np.ascontiguousarray(getattr(data, name)()[:192, :192])
+    assert psnr(clean, Restorer("denoise").restore(clean).pixels) > 45
