@@ -22,7 +22,7 @@ def folders(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(("kind", "floors"), [("colour", (35.0, 32.75, 29.85)), ("gray", (34.0, 31.95, 29.35))])
+@pytest.mark.parametrize(("kind", "floors"), [("colour", (35.3, 33.1, 30.25)), ("gray", (34.25, 32.15, 29.65))])
 def test_denoising(run, folders, kind, floors):
     result = run("bench", folders / kind, "--levels", "15,25,50", "--json").json
     assert result["pictures"] == 3
