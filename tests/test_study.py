@@ -92,13 +92,17 @@ def test_a_diverged_arm_is_a_result(run, pictures, tmp_path):
     assert all(entry["diverged"] for entry in runs if not entry["sweep"])
 
 
-def test_stopping_leaves_what_is_finished(pictures, tmp_path):
-    settings = Settings(("relu",), depths=(4,), width=4, steps=4, sweep_steps=2, patch=16, batch=2, rates=(1e-3,))
-    calls = iter(range(1000))
-    complete = study_module.study([pictures], tmp_path, settings, stop=lambda: next(calls) == 8)
-    assert not complete
-    finished = [path.stem for path in (tmp_path / "runs").iterdir()]
-    assert 1 < len(finished) < 6
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_stopping_leaves_what_is_finished(pictures, tmp_path, jobs):
+    settings = Settings(
+        ("relu",), depths=(4,), width=4, steps=4, sweep_steps=2, patch=16, batch=2, rates=(1e-3,), seeds=12
+    )
+
+    def stop():
+        return len(list((tmp_path / "runs").iterdir())) >= 2
+
+    assert not study_module.study([pictures], tmp_path, settings, jobs=jobs, stop=stop)
+    assert 2 <= len(list((tmp_path / "runs").iterdir())) < 13
     assert study_module.study([pictures], tmp_path, settings)
 
 

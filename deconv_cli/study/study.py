@@ -252,10 +252,11 @@ class _Carrier:
                 finished, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
                 if self.stop() and not stopping.is_set():
                     stopping.set()
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    # A cancelled future is never reported as finished: those not begun are forgotten here.
+                    waiting = {future: run for future, run in waiting.items() if not future.cancel()}
                 for future in finished:
                     run = waiting.pop(future)
-                    if future.cancelled() or isinstance(future.exception(), Stopped):
+                    if isinstance(future.exception(), Stopped):
                         continue
                     try:
                         yield run, future.result()
