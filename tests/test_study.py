@@ -17,7 +17,7 @@ from deconv_cli.study.measures import checkerboard_energy
 from deconv_cli.study.plots import STYLES
 from deconv_cli.study.report import main_table, write_report
 from deconv_cli.study.statistics import compare, estimate, is_tie
-from deconv_cli.study.summary import load_summary, steps_to
+from deconv_cli.study.summary import load_summary, steps_to, weakest_ratio
 from deconv_cli.study.verdicts import verdicts
 
 TINY = ("--width", 4, "--depth", 4, "--steps", 12, "--sweep-steps", 3, "--patch", 16, "--batch", 2, "--seeds", 2)
@@ -262,6 +262,12 @@ def test_steps_to_a_score_are_between_the_points_of_the_curve():
     assert steps_to(21.0)(run) == 5
     assert steps_to(19.0)(run) == 0
     assert steps_to(23.0)(run) is None
+
+
+def test_the_weakest_layer_shows_what_skips_starve():
+    health = [{"gradient": {"head": 0.1, "encoder.0": 1e-9, "tail": 1.0}}] * 3
+    assert weakest_ratio({"health": health}) == pytest.approx(1e-9)
+    assert weakest_ratio({"health": [{"gradient": {"head": None, "tail": 1.0}}]}) is None
 
 
 def test_checkerboard_energy_finds_what_a_deconvolution_leaves():

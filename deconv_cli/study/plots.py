@@ -162,11 +162,19 @@ def plot_curves(summary: Summary, *, seconds: bool) -> Figure:
 
     what = "accuracy / %" if summary.classifies else f"PSNR / dB at level {_curve_level(summary)}"
     figure = _panels(summary, draw, "training time / s" if seconds else "step", what)
+    reached = [
+        point["score"]
+        for arm in summary.arms
+        for run in arm.runs
+        for point in run["curve"]
+        if point["score"] is not None
+    ]
     nothing = [baseline(run) for arm in summary.arms for run in arm.runs]
     for axes in figure.axes if nothing else ():
         axes.axhline(nothing[0], color="#666666", linewidth=0.8, label="doing nothing")
-        # Networks that start far below doing nothing would squeeze what matters.
-        axes.set_ylim(bottom=max(axes.get_ylim()[0], min(nothing) - 2))
+        # Networks that start far below doing nothing, and wide bands, would squeeze what matters.
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, min(nothing) - 2), min(high, max(reached) + 1))
     _legend(figure, figure.axes)
     return figure
 

@@ -98,7 +98,8 @@ def main_table(summary: Summary) -> Grid:
 
 def health_table(summary: Summary) -> Grid:
     """Return the health of the gradients, the units and the output of every arm."""
-    headings = ["setting", "activation", "first / last layer, start", "during training", "gradients", "update / weight"]
+    headings = ["setting", "activation", "first / last layer, start", "during training", "gradients"]
+    headings += ["weakest / last layer", "update / weight"]
     headings += ["never on / %", "saturated / %", "mean slope", "outside 0..1 / %", "checkerboard"]
 
     def percent(arm: ArmSummary, measure: Callable[[dict[str, Any]], float | None]) -> str:
@@ -106,13 +107,14 @@ def health_table(summary: Summary) -> Grid:
 
     def row(arm: ArmSummary) -> list[str]:
         if not arm.runs:
-            return [arm.group, arm.arm.activation, *[NOTHING] * 2, "not finite", *[NOTHING] * 6]
+            return [arm.group, arm.arm.activation, *[NOTHING] * 2, "not finite", *[NOTHING] * 7]
         return [
             arm.group,
             arm.arm.activation,
             _shown_ratio(arm.ratio(measures.initial_ratio)),
             _shown_ratio(arm.ratio(measures.trained_ratio)),
             arm.gradients,
+            _shown_ratio(arm.ratio(measures.weakest_ratio)),
             _shown_ratio(arm.ratio(measures.update_ratio)),
             percent(arm, measures.off),
             percent(arm, measures.saturated),
@@ -172,7 +174,8 @@ def _health_legend() -> str:
         " mean"
         f" over the seeds; during training it is the median over its course. Below {VANISHING:g} it is called"
         " vanishing,"
-        f" above {EXPLODING:g} exploding. Update / weight: norm of a step over norm of the kernel, median over"
+        f" above {EXPLODING:g} exploding. Weakest / last layer: the same, during training, of the layer that gets"
+        " least. Update / weight: norm of a step over norm of the kernel, median over"
         " layers, in"
         " the middle of training. Never on: units of rectifiers that are positive for no held-out pixel. Saturated:"
         " share"

@@ -257,6 +257,19 @@ def trained_ratio(run: dict[str, Any]) -> float | None:
     return float(np.median(ratios)) if ratios else None
 
 
+def weakest_ratio(run: dict[str, Any]) -> float | None:
+    """Return the gradient norm of the layer that gets least over that of the last, as a median over the training.
+
+    Skips may feed the first layer and still starve those between.
+    """
+    ratios = []
+    for entry in run["health"]:
+        norms = list(entry["gradient"].values())
+        if None not in norms and norms[-1]:
+            ratios.append(min(norms) / norms[-1])
+    return float(np.median(ratios)) if ratios else None
+
+
 def update_ratio(run: dict[str, Any]) -> float | None:
     """Return the norm of a step over the norm of the kernel: the median over layers and the middle of training."""
     entry = run["health"][len(run["health"]) // 2]

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from deconv_cli.study.arms import Arm
 from deconv_cli.study.statistics import Estimate, compare, is_tie
-from deconv_cli.study.summary import ArmSummary, Summary, gain, group_in_words, initial_ratio, off, trained_ratio
+from deconv_cli.study.summary import (
+    ArmSummary,
+    Summary,
+    gain,
+    group_in_words,
+    initial_ratio,
+    off,
+    trained_ratio,
+    weakest_ratio,
+)
 from deconv_cli.training.gradient_health import judge_ratio
 
 DEAD = 0.05
@@ -76,11 +85,13 @@ def _sigmoid_vanishes(summary: Summary) -> Verdict | None:
             return False, "no finite gradients"
         vanishes = judge_ratio(during.mean) == "vanishing"
         reached = arm.of(gain)
+        weakest = arm.ratio(weakest_ratio)
+        starved = f"; the layer that gets least has {weakest.mean:.1e}" if weakest else ""
         gained = f"; gain {reached:.2f} {summary.unit}" if reached else ""
         return vanishes, (
             f"the first layer's gradient is {start.mean:.1e} of the last one's at the start and {during.mean:.1e}"
             " during"
-            f" training ({judge_ratio(during.mean)}){gained}"
+            f" training ({judge_ratio(during.mean)}){starved}{gained}"
         )
 
     return _judge_arms(summary, "The sigmoid's gradients vanish.", "sigmoid", judge)
