@@ -24,7 +24,7 @@ from deconv_cli.training.config import TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
 
-TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8)
+TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8, "--lr", 0.02)
 TINY_CONFIG = TrainConfig(widths=(4, 6), blocks=(1, 1), patch=16, batch=2, steps=12)
 
 

@@ -117,7 +117,6 @@ class EncoderDecoder(RestorationNetwork):
         """Draw parameters that match the activation; see `RestorationNetwork.initialise`."""
         activation = find_activation(self.architecture.activation)
         init_conv(self.head, 1.0)
-        centre_on_mid_gray(self.head, self.architecture.channels)
         (init_conv if self.architecture.scale == 1 else init_deconv)(self.tail, residual_gain)
         for module in self.modules():
             if isinstance(module, ResidualBlock):
@@ -167,7 +166,6 @@ class RedNet(RestorationNetwork):
         """Draw parameters that match the activation; see `RestorationNetwork.initialise`."""
         activation = find_activation(self.architecture.activation)
         init_conv(self.head, 1.0)
-        centre_on_mid_gray(self.head, self.architecture.channels)
         for layer in (*self.encoder, *self.decoder):
             init_conv(layer, activation.gain, activation.centre)
         (init_conv if self.architecture.scale == 1 else init_deconv)(self.tail, residual_gain, activation.centre)
@@ -276,17 +274,6 @@ def init_conv(conv: nn.Module, gain: float, centre: float = 0.0) -> None:
     with torch.no_grad():
         axes = [axis for axis in range(4) if axis != output_axis]
         conv.bias.copy_(-centre * conv.weight.sum(axes))
-
-
-@torch.no_grad()
-def centre_on_mid_gray(head: nn.Conv2d, channels: int) -> None:
-    """Set the biases of a first convolution such that it answers a mid-gray picture with zero.
-
-    Otherwise the brightness of the picture is a common mean of all features, along which every update of a kernel
-    moves whole channels at once.
-    """
-    assert head.bias is not None
-    head.bias.copy_(-0.5 * head.weight[:, :channels].sum((1, 2, 3)))
 
 
 def init_deconv(deconv: nn.Module, gain: float, centre: float = 0.0) -> None:
