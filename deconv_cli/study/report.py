@@ -225,7 +225,7 @@ def _shown(value: Estimate | None, spec: str) -> str:
 
 
 def _shown_ratio(value: Estimate | None) -> str:
-    return NOTHING if value is None else f"{value.mean:.1e}"
+    return NOTHING if value is None else f"{value.mean:.1e}" if value.mean else "0"
 
 
 def _reached(

@@ -58,12 +58,14 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def estimate_ratio(values: Sequence[float]) -> Estimate | None:
-    """Return geometric mean and interval of positive values (zeros count as the smallest float).
+    """Return geometric mean and interval of values that are not negative; a zero makes the mean zero.
 
-    >>> round(estimate_ratio([0.01, 1.0]).mean, 3)
-    0.1
+    >>> round(estimate_ratio([0.01, 1.0]).mean, 3), estimate_ratio([0.0, 1.0]).mean
+    (0.1, 0.0)
     """
-    logs = estimate([math.log(max(value, 1e-300)) for value in values])
+    if values and min(values) <= 0:
+        return Estimate(0.0, math.nan, math.nan, len(values))
+    logs = estimate([math.log(value) for value in values])
     if logs is None:
         return None
     return Estimate(math.exp(logs.mean), math.exp(logs.low), math.exp(min(logs.high, 700)), logs.count)
