@@ -342,7 +342,9 @@ def _panels(summary: Summary, draw: Callable[[Axes, ArmSummary], None], x: str, 
     count = len(summary.groups)
     columns = min(count, 2)
     rows = -(-count // columns)
-    figure, grid = _subplots(rows, columns, (PANEL[0] * max(columns, 1.5), PANEL[1] * rows + 0.5), sharey=True)
+    figure, grid = _subplots(
+        rows, columns, (PANEL[0] * max(columns, 1.5), PANEL[1] * rows + 0.5), sharex=True, sharey=True
+    )
     for axes, (group, arms) in zip(grid.ravel(), summary.groups.items(), strict=False):
         for arm in arms:
             draw(axes, arm)
@@ -390,10 +392,10 @@ def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def _subplots(
-    rows: int, columns: int, size: tuple[float, float], *, sharey: bool = False
+    rows: int, columns: int, size: tuple[float, float], *, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, NDArray[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    grid: NDArray[Any] = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    grid: NDArray[Any] = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, grid
