@@ -24,7 +24,7 @@ from deconv_cli.training.config import TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
 
-TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8, "--lr", 0.02)
+TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8)
 TINY_CONFIG = TrainConfig(widths=(4, 6), blocks=(1, 1), patch=16, batch=2, steps=12)
 
 
@@ -43,7 +43,7 @@ def pictures(tmp_path_factory):
 
 def test_it_learns_to_denoise(run, pictures, tmp_path):
     out = tmp_path / "w.safetensors"
-    ran = run("train", pictures, *TINY, "--steps", 250, "--noise-level", "25:25", "--out", out, "--json")
+    ran = run("train", pictures, *TINY, "--lr", 0.02, "--steps", 250, "--noise-level", "25:25", "--out", out, "--json")
     assert ran.code == 0, ran.stderr
     (score,) = ran.json["scores"]
     assert score["psnr"] > score["input_psnr"] + 4
@@ -326,7 +326,9 @@ def test_values_of_the_wrong_type_or_range_are_refused(values):
 def test_the_classic_network_is_an_architecture_of_train(run, pictures, tmp_path):
     out = tmp_path / "w.safetensors"
     options = ("--architecture", "rednet", "--widths", "8", "--blocks", "3", "--patch", 32, "--batch", 4)
-    ran = run("train", pictures, *options, "--noise-level", "25:25", "--steps", 250, "--out", out, "--json")
+    ran = run(
+        "train", pictures, *options, "--noise-level", "25:25", "--lr", 0.02, "--steps", 250, "--out", out, "--json"
+    )
     assert ran.code == 0, ran.stderr
     (score,) = ran.json["scores"]
     assert score["psnr"] > score["input_psnr"] + 2
