@@ -41,20 +41,22 @@ def make_picture(path: Path, megapixels: float) -> None:
 
 def restore_sparsely(arguments: list[str]) -> None:
     """Run the command with the network on the first and the last tile; what is between repeats the input."""
-    run_tile, fill = Restorer._run_tile, Restorer._fill
-    shape: list[int] = []
+    run_tile, tiles = Restorer._run_tile, Restorer._tiles
+    ahead: list[int] = []
 
-    def noting_fill(self, output, image, how, core):  # noqa: ANN001, ANN202
-        shape[:] = image.shape[:2]
-        fill(self, output, image, how, core)
+    def noting_tiles(self, shape, core, how):  # noqa: ANN001, ANN202
+        found = list(tiles(self, shape, core, how))
+        ahead[:] = range(len(found))
+        return iter(found)
 
-    def sparse_tile(self, patch, rows, columns, how):  # noqa: ANN001, ANN202
-        if rows.start == columns.start == 0 or (rows.stop, columns.stop) == tuple(shape):
-            return run_tile(self, patch, rows, columns, how)
+    def sparse_tile(self, patch, how):  # noqa: ANN001, ANN202
+        number = ahead.pop(0)
+        if number == 0 or not ahead:
+            return run_tile(self, patch, how)
         scale = self.description.scale
         return patch.repeat(scale, axis=0).repeat(scale, axis=1)
 
-    Restorer._run_tile, Restorer._fill = sparse_tile, noting_fill
+    Restorer._run_tile, Restorer._tiles = sparse_tile, noting_tiles
     raise SystemExit(run(arguments))
 
 

@@ -268,10 +268,11 @@ class Restorer:
             log.warning("out of memory; going on with tiles of %d pixels", core[0])
 
     def _fill(self, output: Pixels, image: Pixels, how: _Pass, core: tuple[int, int]) -> None:
-        scale = self.description.scale
-        for rows, columns in self._tiles(image.shape[:2], core, how):
-            patch = image[rows.low : rows.high, columns.low : columns.high]
-            restored = self._run_tile(patch, rows, columns, how)
+        scale, (height, width) = self.description.scale, image.shape[:2]
+        for rows, columns in self._tiles((height, width), core, how):
+            patch = image[rows.inside(height), columns.inside(width)]
+            beyond = [rows.beyond(height), columns.beyond(width), (0, 0)][: image.ndim]
+            restored = self._run_tile(np.pad(patch, beyond, mode="symmetric"), how)
             inner = rows.core_within(scale), columns.core_within(scale)
             output[rows.core(scale), columns.core(scale)] = restored[inner]
 
@@ -280,31 +281,21 @@ class Restorer:
         overlap, multiple = architecture.influence_radius, architecture.size_multiple
         if min(how.strength, how.chroma) < 1:
             overlap = architecture.round_up(overlap + WINDOW // 2)
-        for rows in spans(shape[0], core[0], overlap, multiple):
-            for columns in spans(shape[1], core[1], overlap, multiple):
+        margin = architecture.round_up(MIRRORED)
+        for rows in spans(shape[0], core[0], overlap, multiple, margin):
+            for columns in spans(shape[1], core[1], overlap, multiple, margin):
                 yield rows, columns
 
-    def _run_tile(self, patch: Pixels, rows: Span, columns: Span, how: _Pass) -> Pixels:
-        """Restore one tile with its context, which goes on as a mirror image beyond the picture."""
-        height, width = patch.shape[:2]
+    def _run_tile(self, patch: Pixels, how: _Pass) -> Pixels:
+        """Restore one tile with its context; its sides are multiples of the network's stride."""
         given, scale = to_float(patch), self.description.scale
-        margin = self.description.architecture.round_up(MIRRORED)
-        # A tile inside the picture has its true context on the left and above; what lies beyond it is of no influence.
-        top, left = (0 if span.low else margin for span in (rows, columns))
-        padding = [
-            (top, rows.high - rows.low - height + margin),
-            (left, columns.high - columns.low - width + margin),
-            (0, 0),
-        ]
-        image = torch.from_numpy(np.pad(given, padding[: patch.ndim], mode="symmetric")).to(self.device)
+        image = torch.from_numpy(given).to(self.device)
         image = image[None, None].expand(-1, 3, -1, -1) if image.ndim == 2 else image.permute(2, 0, 1)[None]
         residual = self._residual(image, how)[0]
         residual = residual.mean(0) if patch.ndim == 2 else residual.permute(1, 2, 0)
-        base = upscale(given, scale)
-        inner = residual[top * scale : (top + height) * scale, left * scale : (left + width) * scale]
-        added: NDArray[np.float32] = inner.cpu().numpy()
+        added: NDArray[np.float32] = residual.cpu().numpy()
         level = how.noise_level if scale == 1 else None
-        blended = blend(base, added, strength=how.strength, chroma=how.chroma, noise_level=level)
+        blended = blend(upscale(given, scale), added, strength=how.strength, chroma=how.chroma, noise_level=level)
         return from_float(blended, patch.dtype)
 
     @torch.inference_mode()

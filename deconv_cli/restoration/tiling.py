@@ -15,7 +15,7 @@ class Span:
     start, stop
         The core: what the tile contributes.
     low, high
-        The core with its context: what the network sees. A `high` beyond the picture asks for padding.
+        The core with its context: what the network sees. Where they lie beyond the picture it has to be continued.
     """
 
     start: int
@@ -27,12 +27,20 @@ class Span:
         """Return where the core lies in the whole result, which has `scale` times the pixels along the axis."""
         return slice(self.start * scale, self.stop * scale)
 
+    def inside(self, size: int) -> slice:
+        """Return what of the tile lies in the picture, which has `size` pixels along the axis."""
+        return slice(max(0, self.low), min(size, self.high))
+
+    def beyond(self, size: int) -> tuple[int, int]:
+        """Return how many pixels of the tile lie before the picture and behind it."""
+        return max(0, -self.low), max(0, self.high - size)
+
     def core_within(self, scale: int) -> slice:
         """Return where the core lies in the tile's own result."""
         return slice((self.start - self.low) * scale, (self.stop - self.low) * scale)
 
 
-def spans(size: int, core: int, overlap: int, multiple: int) -> Iterator[Span]:
+def spans(size: int, core: int, overlap: int, multiple: int, margin: int = 0) -> Iterator[Span]:
     """Cut an axis into cores with context.
 
     A result is exact if every tile starts on a multiple of the network's stride, so that its grids of pixels coincide
@@ -48,16 +56,20 @@ def spans(size: int, core: int, overlap: int, multiple: int) -> Iterator[Span]:
         Pixels of context on either side; a multiple of `multiple`, at least the influence radius.
     multiple
         The total stride of the network.
+    margin
+        Pixels that the picture is continued for beyond its border, on every side; a multiple of `multiple`.
 
     Examples
     --------
     >>> [(tile.start, tile.stop, tile.low, tile.high) for tile in spans(100, 64, 16, 8)]
     [(0, 64, 0, 80), (64, 100, 48, 104)]
+    >>> [(tile.start, tile.stop, tile.low, tile.high) for tile in spans(100, 64, 16, 8, margin=8)]
+    [(0, 64, -8, 80), (64, 100, 48, 112)]
     """
     padded = -(-size // multiple) * multiple
     for start in range(0, size, core):
         stop = min(start + core, size)
-        yield Span(start, stop, max(0, start - overlap), min(padded, start + core + overlap))
+        yield Span(start, stop, max(-margin, start - overlap), min(padded + margin, start + core + overlap))
 
 
 def even_core(size: int, largest: int, multiple: int) -> int:
