@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.jpeg import any_subsampling, compress_jpeg
 from deconv_cli.degradation.noise import LEVEL_SCALE, add_gaussian_noise
+from deconv_cli.metrics.luma import LUMA
 
 Floats = NDArray[np.float32]
 
 MID_GRAY = 0.5
 """Pixel value at which the noise level is that of the noise."""
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of R, G and B in full-range luma (ITU-R BT.601)."""
 CALIBRATION_SIDE, CALIBRATION_SEED = 64, 0
 PHOTO_QUALITY = 90
 """JPEG quality of a typical photograph."""

@@ -13,6 +13,8 @@ from deconv_cli.metrics.protocol import full_scale
 _STUDIO_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 _STUDIO_BLACK = 16 / 255
 _FULL_WEIGHTS = np.array([0.299, 0.587, 0.114])
+LUMA = _FULL_WEIGHTS.astype(np.float32)
+"""Weights of R, G and B in full-range luma, for pictures in float32."""
 
 
 def to_luma(rgb: NDArray[Any]) -> NDArray[np.float64]:

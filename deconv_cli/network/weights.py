@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,13 +52,16 @@ class Weights:
 
     def build(self) -> RestorationNetwork:
         """Make the network of a restoration, in float32 on the processor, ready for inference."""
-        return self._load_into(build_network(self.description.architecture))
+        return self._load_into(lambda: build_network(self.description.architecture, "default"))
 
     def build_classifier(self) -> Classifier:
         """Make the classifier, in float32 on the processor, ready for inference."""
-        return self._load_into(build_classifier(self.description.architecture, len(self.description.classes)))
+        classes = len(self.description.classes)
+        return self._load_into(lambda: build_classifier(self.description.architecture, classes, "default"))
 
-    def _load_into(self, network: Network) -> Network:
+    def _load_into(self, build: Callable[[], Network]) -> Network:
+        with torch.device("meta"):  # Nothing is drawn, since all of it is replaced.
+            network = build()
         network.load_state_dict(dict(self.parameters), assign=True)
         network.eval().requires_grad_(requires_grad=False)
         return network

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""ITU-R BT.601."""
+from deconv_cli.metrics.luma import LUMA
+
 WINDOW = 7
 """Side of the window in which texture is measured, in pixels."""
 

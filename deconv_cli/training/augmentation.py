@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deconv_cli.metrics.luma import LUMA
+
 AUGMENTATIONS = MappingProxyType(
     {
         "flip": "mirror images",
@@ -41,8 +43,6 @@ CUTBLUR_SIDE = 0.7
 """Mean side of CutBlur's rectangle over the side of the patch."""
 LARGEST_TILT = 15.0
 LARGEST_SHIFT = 1 / 8
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of R, G and B in full-range luma (ITU-R BT.601)."""
 
 
 def cut_patch(

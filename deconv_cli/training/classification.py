@@ -32,8 +32,8 @@ from deconv_cli.training.labelled import (
     is_imbalanced,
     read_labelled,
 )
-from deconv_cli.training.loop import LOG_EVERY, MAX_SKIPPED_IN_A_ROW, Progress, RunFiles
-from deconv_cli.training.optimizer import build_optimizers, rate_factor
+from deconv_cli.training.loop import LOG_EVERY, MAX_SKIPPED_IN_A_ROW, Progress, RunFiles, to_tensor
+from deconv_cli.training.optimizer import build_optimizers, descend, set_rates
 from deconv_cli.training.record import Record
 
 VALIDATIONS = 10
@@ -220,32 +220,22 @@ def classifier_step(
     state: ClassifierState, batch: LabelledBatch, config: ClassifyConfig, weights: Tensor, device: torch.device
 ) -> tuple[float, float]:
     """Take one optimiser step and return loss and gradient norm; a step that is not finite changes no parameter."""
-    factor = rate_factor(state.step, config.steps, config.warmup)
-    for optimizer, rate in zip(state.optimizers, (config.lr, config.adam_lr), strict=False):
-        optimizer.param_groups[0]["lr"] = rate * factor
-        optimizer.zero_grad(set_to_none=True)
+    set_rates(state.optimizers, config, state.step)
     dtype = find_precision(config.precision, device)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        logits = state.network(as_tensor(batch.images).to(device))
-    loss = nn.functional.cross_entropy(logits.float(), torch.from_numpy(batch.targets).to(device), weights)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
+        logits = state.network(to_tensor(batch.images, device))
+    targets = torch.from_numpy(batch.targets).to(device)
+    loss, norm, _ = descend(
+        state.network, state.optimizers, nn.functional.cross_entropy(logits.float(), targets, weights), config.clip
+    )
     state.step += 1
-    if torch.isfinite(norm) and torch.isfinite(loss):
-        for optimizer in state.optimizers:
-            optimizer.step()
-    return loss.item(), norm.item()
-
-
-def as_tensor(images: NDArray[np.float32]) -> Tensor:
-    """Turn N x H x W x 3 into an N x 3 x H x W tensor, which is channels-last without a copy."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+    return loss, norm
 
 
 def predict(network: Classifier, pixels: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
     """Return N x classes probabilities of N x S x S x 3 pictures, uint8."""
     chunks = [
-        class_probabilities(network, as_tensor(to_float(pixels[at : at + CHUNK])).to(device)).cpu().numpy()
+        class_probabilities(network, to_tensor(to_float(pixels[at : at + CHUNK]), device)).cpu().numpy()
         for at in range(0, len(pixels), CHUNK)
     ]
     return np.concatenate(chunks)

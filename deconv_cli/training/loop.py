@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import logging
@@ -14,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import write_atomically
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import find_precision
-from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.weights import Weights, load_weights, save_weights
 from deconv_cli.tasks import Task, find_task
 from deconv_cli.training.augmentation import PAIRED
@@ -34,7 +35,7 @@ from deconv_cli.training.checkpoint import (
 from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, find_twins, prefetch, split_pictures
 from deconv_cli.training.gradient_health import GradientWatch
-from deconv_cli.training.optimizer import rate_factor
+from deconv_cli.training.optimizer import descend, rate_factor, set_rates
 from deconv_cli.training.record import Record, plot_record, read_record
 from deconv_cli.training.validation import Case, Score, make_cases, validate
 
@@ -269,7 +270,7 @@ class Fit:
 
     def validate_and_save(self, state: TrainState, record: Record) -> tuple[Score, ...]:
         """Score the averaged parameters; write checkpoint, last weights, curve, and the best weights if these are."""
-        averaged = build_network(self.config.architecture).to(self.device)
+        averaged = copy.deepcopy(state.network)
         averaged.load_state_dict(state.average)
         dtype = find_precision(self.config.precision, self.device)
         scores = tuple(validate(averaged, self.cases, self.task, self.device, dtype))
@@ -307,25 +308,17 @@ def train_step(
     state: TrainState, batch: Batch, config: TrainConfig, task: Task, device: torch.device
 ) -> tuple[float, float]:
     """Take one optimiser step and return loss and gradient norm; a step that is not finite changes no parameter."""
-    factor = rate_factor(state.step, config.steps, config.warmup)
-    for optimizer, rate in zip(state.optimizers, (config.lr, config.adam_lr), strict=False):
-        optimizer.param_groups[0]["lr"] = rate * factor
-        optimizer.zero_grad(set_to_none=True)
-
-    degraded, clean = (_to_device(patches, device) for patches in (batch.degraded, batch.clean))
+    set_rates(state.optimizers, config, state.step)
+    degraded, clean = (to_tensor(patches, device) for patches in (batch.degraded, batch.clean))
     dtype = find_precision(config.precision, device)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         output = state.network(degraded, _condition(task, batch, device))
-    loss = compute_loss(config.loss, output - clean)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
-    if not (torch.isfinite(norm) and torch.isfinite(loss)):
+    loss, norm, taken = descend(state.network, state.optimizers, compute_loss(config.loss, output - clean), config.clip)
+    if taken:
+        _update_average(state, config.ema)
+    else:
         state.skipped += 1
-        return loss.item(), norm.item()
-    for optimizer in state.optimizers:
-        optimizer.step()
-    _update_average(state, config.ema)
-    return loss.item(), norm.item()
+    return loss, norm
 
 
 def _condition(task: Task, batch: Batch, device: torch.device) -> Tensor | None:
@@ -350,7 +343,7 @@ def _update_average(state: TrainState, decay: float) -> None:
         state.average[name].lerp_(parameter, weight)
 
 
-def _to_device(patches: np.ndarray, device: torch.device) -> Tensor:
+def to_tensor(patches: NDArray[np.float32], device: torch.device) -> Tensor:
     """Turn N x H x W x C into an N x C x H x W tensor, which is channels-last without a copy."""
     return torch.from_numpy(patches).permute(0, 3, 1, 2).to(device)
 

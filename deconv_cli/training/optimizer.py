@@ -81,6 +81,33 @@ def build_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.
     return [Muon(kernels, lr=config.lr), torch.optim.Adam(rest, lr=config.adam_lr)]
 
 
+def set_rates(optimizers: Iterable[torch.optim.Optimizer], config: FitConfig, step: int) -> None:
+    """Set the learning rates of a step by the schedule."""
+    factor = rate_factor(step, config.steps, config.warmup)
+    for optimizer, rate in zip(optimizers, (config.lr, config.adam_lr), strict=False):
+        optimizer.param_groups[0]["lr"] = rate * factor
+
+
+def descend(
+    network: nn.Module, optimizers: Iterable[torch.optim.Optimizer], loss: Tensor, clip: float
+) -> tuple[float, float, bool]:
+    """Take a step down the gradient of a loss, clipped to the norm `clip`, unless it is not finite.
+
+    Returns
+    -------
+    tuple[float, float, bool]
+        The loss, the norm of the gradient before clipping, and whether the step was taken.
+    """
+    network.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(network.parameters(), clip)
+    finite = bool(torch.isfinite(norm) and torch.isfinite(loss))
+    if finite:
+        for optimizer in optimizers:
+            optimizer.step()
+    return loss.item(), norm.item(), finite
+
+
 def rate_factor(step: int, steps: int, warmup: float) -> float:
     """Return the factor on the learning rate at a step: a linear rise, then half a cosine down to zero.
 
