@@ -66,7 +66,7 @@ def train(
             " rotate, colour, brightness, mixup, tilt or shift [flip,tilt,shift].",
         ),
     ] = None,
-    gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.25]")] = None,
+    gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.4]")] = None,
     imbalance: Annotated[
         str | None,
         typer.Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,7 @@ _FORMATS = {
 _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "YCbCr": "RGB", "RGBX": "RGB"}
 """What opaque 8-bit modes are converted to."""
 _ANIMATED = {"png", "gif", "webp", "avif"}
+_PILLOW_LIMIT = threading.Lock()
 _STRIP = 1 << 24
 """Pixels converted at a time, so that a large picture is not in memory three times."""
 
@@ -373,12 +375,14 @@ class _Opened:
 
 def _open_image(stream: IO[bytes], formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """Open a picture by Pillow without decoding it."""
-    # Sizes are checked here, with a limit that can be raised; Pillow's own would be the same for all.
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        return Image.open(stream, formats=formats)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    # Sizes are checked here, with a limit that can be raised; Pillow's own would be the same for all. It is read from
+    # its module, and pictures are opened by several threads.
+    with _PILLOW_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(stream, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -291,6 +291,7 @@ class _Outgoing:
     job: Job
     outcome: Outcome
     began: float
+    status: os.stat_result | None = None
     writing: Future[tuple[tuple[str, ...], int, float]] | None = None
     needed: int = 0
 
@@ -413,7 +414,8 @@ class Batch:
             return _Outgoing(job, dataclasses.replace(outcome, status="complete", decision="already complete"), began)
         if incoming.error or not incoming.picture or not incoming.first or not incoming.status:
             return _Outgoing(job, _failed(outcome, incoming.error), began)
-        outgoing = _Outgoing(job, dataclasses.replace(outcome, input_bytes=incoming.status.st_size), began)
+        outcome = dataclasses.replace(outcome, input_bytes=incoming.status.st_size)
+        outgoing = _Outgoing(job, outcome, began, incoming.status)
         outgoing.needed = incoming.needed
         try:
             self._pass_pages(incoming, outgoing, remaining)
@@ -501,8 +503,8 @@ class Batch:
             warnings, size, ended = outgoing.writing.result()
         except DeconvError as error:
             return _failed(outgoing.outcome, error)
-        if self.record:
-            self.record.enter(outgoing.job)
+        if self.record and outgoing.status:
+            self.record.enter(outgoing.job, outgoing.status)
         return dataclasses.replace(
             outgoing.outcome,
             output_bytes=size,

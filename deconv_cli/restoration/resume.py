@@ -53,19 +53,19 @@ class ResumeRecord:
     def is_current(self, job: Job) -> bool:
         """Tell whether the output of a job is complete and made from this input with these weights and options."""
         try:
-            return self._entries.get(self._name(job)) == self._entry(job)
+            return self._entries.get(self._name(job)) == self._entry(job, job.source.stat())
         except OSError:
             return False
 
-    def enter(self, job: Job) -> None:
-        """Record that the output of a job has been written.
+    def enter(self, job: Job, source: os.stat_result) -> None:
+        """Record that the output of a job has been written, from an input of that status when it was read.
 
         Raises
         ------
         DeconvError
             If the record cannot be written.
         """
-        entry = self._entry(job)
+        entry = self._entry(job, source)
         self._entries[entry["output"]] = entry
         try:
             with self.path.open("ab") as file:
@@ -84,8 +84,8 @@ class ResumeRecord:
     def _name(self, job: Job) -> str:
         return job.target.relative_to(self.folder).as_posix()
 
-    def _entry(self, job: Job) -> dict[str, Any]:
-        source, target = job.source.stat(), job.target.stat()
+    def _entry(self, job: Job, source: os.stat_result) -> dict[str, Any]:
+        target = job.target.stat()
         return {
             "output": self._name(job),
             "output_bytes": target.st_size,
