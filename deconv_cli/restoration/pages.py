@@ -11,13 +11,11 @@ import numpy as np
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import Encoding, Frame
+from deconv_cli.images.tiff import GEOMETRY_TAGS
 from deconv_cli.restoration.decision import Decision, decide
 
 if TYPE_CHECKING:
     from deconv_cli.restoration.restorer import Restorer, Restorers  # imports torch
-
-GEOMETRY_TAGS = frozenset({33550, 33922, 34264})
-"""TIFF tags that tie pixels to a map."""
 
 
 @dataclass(frozen=True)

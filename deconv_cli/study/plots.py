@@ -84,8 +84,7 @@ def plots(summary: Summary) -> dict[str, tuple[Figure, str]]:
             plot_histograms(summary),
             "What goes into the activations (z), all layers together, at the start, in the middle and at the end of"
             f" training, seed 0; what lies beyond ±{HISTOGRAM_LIMIT:g} counts at the border. Shaded: where the"
-            " function is"
-            " saturated, or a rectifier is off.",
+            " function is saturated, or a rectifier is off.",
         ),
         "rates": (
             plot_rates(summary),
@@ -95,8 +94,7 @@ def plots(summary: Summary) -> dict[str, tuple[Figure, str]]:
         "sample": (
             plot_sample(summary),
             "A crop of scikit-image's cat, which no run has seen: input, what each arm (seed 0) makes of it, truth;"
-            " PSNR"
-            " in dB.",
+            " PSNR in dB.",
         ),
     }
     return {key: (figure, caption) for key, (figure, caption) in drawn.items() if figure is not None}

@@ -1,13 +1,23 @@
 """What training does to its pictures to see more of them: each augmentation by name, and the functions that do it.
 
 All act on the clean picture before it is degraded, but for CutBlur, which mixes the two. They draw from the generator
-of the step, so that a batch stays a function of seed and step.
+of the step, so that a batch stays a function of seed and step. A random place (crop) is always drawn, where the picture
+is larger than the patch. By name:
+
+* flip: mirror images
+* rotate: quarter turns
+* scale: cut from a region up to twice as large, shrunk
+* colour: channels in any order
+* brightness: dimmed by up to half
+* mixup: half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)
+* cutblur: in half of the pairs a rectangle of input and truth exchanged (Yoo et al. 2020, arXiv 2004.00448)
+* tilt: turned by up to 15 degrees
+* shift: moved by up to an eighth of the side, the border repeated
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +25,6 @@ from PIL import Image
 
 from deconv_cli.metrics.luma import LUMA
 
-AUGMENTATIONS = MappingProxyType(
-    {
-        "flip": "mirror images",
-        "rotate": "quarter turns",
-        "scale": "cut from a region up to twice as large, shrunk",
-        "colour": "channels in any order",
-        "brightness": "dimmed by up to half",
-        "mixup": "half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)",
-        "cutblur": "in half of the pairs a rectangle of input and truth exchanged (Yoo et al. 2020, arXiv 2004.00448)",
-        "tilt": "turned by up to 15 degrees",
-        "shift": "moved by up to an eighth of the side, the border repeated",
-    }
-)
-"""Name to description. A random place (crop) is always drawn, where the picture is larger than the patch."""
 RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur")
 """Those that suit restoration: the others interpolate, which would teach the network to blur."""
 CLASSIFICATION = ("flip", "rotate", "colour", "brightness", "mixup", "tilt", "shift")
