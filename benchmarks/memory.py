@@ -5,8 +5,7 @@
     python benchmarks/memory.py 100 --format png             # jpg, png or tif
     python benchmarks/memory.py 400 --sparse                 # the network on the first and the last tile only
 
-The peak does not depend on what is computed between the first tile and the last one, where all of the output is there
-and a tile's activations with it; so --sparse measures the same in a fraction of the time.
+With --sparse it takes a fraction of the time, and reads somewhat low: 1.82 GB instead of 2.14 at 100 megapixels.
 
 The pictures are made from scikit-image's astronaut, with noise, and removed again.
 """
