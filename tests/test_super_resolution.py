@@ -251,3 +251,13 @@ def test_a_level_range_that_is_not_the_scale_is_refused():
         dataclasses.replace(config, patch=64)
     with pytest.raises(UsageError, match="is its scale"):
         dataclasses.replace(config, level_range=(2.0, 3.0))
+
+
+@pytest.mark.parametrize("command", ["restore", "bench"])
+def test_a_task_without_weights_says_how_to_get_some(run, tmp_path, monkeypatch, command):
+    monkeypatch.setattr("deconv_cli.restoration.restorer.bundled_weights", dict)
+    Image.fromarray(data.chelsea()[:24, :24]).save(tmp_path / "in.png")
+    options = {"restore": (tmp_path / "in.png", tmp_path / "out.png"), "bench": (tmp_path,)}
+    ran = run(command, *options[command], "--scale", 3)
+    assert ran.code == 2
+    assert "deconv train FOLDER --scale 3" in ran.stderr

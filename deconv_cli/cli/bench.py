@@ -127,11 +127,15 @@ def bench(
 
 def _own_weights(task: str, scale: int | None, *, required: bool) -> list[str]:
     """Return the bundled weights of a task; none if there are none and there is something else to measure."""
-    from deconv_cli.network.bundled import bundled_weights
+    from deconv_cli.restoration.restorer import own_weights
     from deconv_cli.tasks import find_task
 
-    name = find_task(task).weights_name(scale)
-    return [name] if required or name in bundled_weights() else []
+    try:
+        return [own_weights(find_task(task), scale)]
+    except UsageError:
+        if required:
+            raise
+        return []
 
 
 def _methods(

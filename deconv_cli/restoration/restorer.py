@@ -25,7 +25,7 @@ from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.blending import WINDOW, blend
 from deconv_cli.restoration.tiling import Span, even_core, spans
-from deconv_cli.tasks import TASKS, find_task
+from deconv_cli.tasks import TASKS, Task, find_task
 
 Pixels = NDArray[Any]
 """A picture as `check_image` accepts it: uint8, uint16 or float32."""
@@ -378,9 +378,9 @@ class Restorers:
         Raises
         ------
         UsageError
-            If the weights given are for another task or scale.
+            If the weights given are for another task or scale, or none are bundled for these.
         """
-        restorer = self.only or cached_restorer(find_task(task).weights_name(scale), self.device, self.precision)
+        restorer = self.only or cached_restorer(own_weights(find_task(task), scale), self.device, self.precision)
         restorer.require(task, scale)
         return restorer
 
@@ -395,6 +395,23 @@ class Restorers:
     def tasks(self) -> set[str]:
         """The tasks that there are weights for."""
         return {self.only.task.name} if self.only else TASKS.keys() & self.bundled.keys()
+
+
+def own_weights(task: Task, scale: int | None = None) -> str:
+    """Return the name of the weights that are bundled for a task.
+
+    Raises
+    ------
+    UsageError
+        If there are none; the message says how to train some.
+    """
+    name = task.weights_name(scale)
+    if name not in bundled_weights():
+        option = f"--task {task.name}" if task.scales == (1,) else f"--scale {task.find_scale(scale)}"
+        raise UsageError(
+            f"no weights are bundled for {name}: train some by deconv train FOLDER {option}, and give them by --weights"
+        )
+    return name
 
 
 @functools.lru_cache(maxsize=4)
@@ -454,6 +471,6 @@ def restore(
     ((96, 96), dtype('uint8'))
     """
     wanted = find_task(task or ("sr" if scale else "denoise"))
-    restorer = cached_restorer(weights or wanted.weights_name(scale), device, precision)
+    restorer = cached_restorer(weights or own_weights(wanted, scale), device, precision)
     restorer.require(task, scale)
     return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels
