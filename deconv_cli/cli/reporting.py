@@ -63,7 +63,10 @@ class Reporter:
             self._summary(facts)
         else:
             takes = f"about {duration(seconds)} and {estimate.memory / 1e9:.1f} GB of memory on this machine"
-            self.streams.message(f"{self.tally['planned']} files, {estimate.megapixels:.1f} megapixels: {takes}")
+            count = self.tally["planned"]
+            self.streams.message(
+                f"{count} file{'' if count == 1 else 's'}, {estimate.megapixels:.1f} megapixels: {takes}"
+            )
 
     def summarise(self, total: int, seconds: float, busy: float) -> None:
         """Report the batch, with the share of the time that the network worked."""

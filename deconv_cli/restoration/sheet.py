@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from pathlib import Path
 
@@ -41,10 +42,12 @@ class ComparisonSheet:
         DeconvError
             If the file cannot be written.
         """
-        width = max((row[1].width for row in self._rows), default=CROP)
+        font = ImageFont.load_default(13)
+        captions = [font.getlength(text) for note, before, _ in self._rows for text in (before.info["name"], note)]
+        width = math.ceil(max([before.width for _, before, _ in self._rows] + captions, default=CROP))
         heights = [CAPTION + row[1].height + MARGIN for row in self._rows]
         sheet = Image.new("RGB", (2 * width + 3 * MARGIN, sum(heights) + MARGIN), "white")
-        draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(13), MARGIN
+        draw, top = ImageDraw.Draw(sheet), MARGIN
         for (note, before, after), height in zip(self._rows, heights, strict=True):
             draw.text((MARGIN, top), before.info["name"], "black", font)
             draw.text((2 * MARGIN + width, top), note, "black", font)
