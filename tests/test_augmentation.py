@@ -75,6 +75,33 @@ def test_cutblur_takes_every_pixel_from_one_of_the_two(seed):
     assert mixed.min() == 0 or mixed.max() == 1
 
 
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.sampled_from([1, 2, 3]))
+def test_beyond_a_border_input_and_truth_are_mirrored_at_one_line(seed, scale):
+    rng = np.random.default_rng(seed)
+    degraded = rng.random((48, 48, 3), np.float32)
+    clean = degraded.repeat(scale, 0).repeat(scale, 1)
+    source, target = augmentation.mirror_border(degraded, clean, rng)
+    assert np.array_equal(source.repeat(scale, 0).repeat(scale, 1), target)
+    changed = (source != degraded).any(axis=2)
+    if not changed.any():
+        return
+    turned = next(
+        np.rot90(source, turn)
+        for turn in range(4)
+        if np.rot90(changed, turn)[0].all() and not np.rot90(changed, turn)[-1].any()
+    )
+    depth = next(d for d in (8, 16) if np.array_equal(turned[:d], turned[d : 2 * d][::-1]))
+    assert changed.sum() == depth * 48
+
+
+def test_a_quarter_of_the_pairs_get_a_border():
+    rng = np.random.default_rng(0)
+    patch = rng.random((24, 24, 3), np.float32)
+    changed = [augmentation.mirror_border(patch, patch, rng)[0] is not patch for _ in range(1000)]
+    assert sum(changed) == pytest.approx(250, abs=40)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_tilt_and_shift_keep_a_flat_picture_and_the_shape(seed):
@@ -89,12 +116,12 @@ def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     Image.fromarray(data.astronaut()[:128, 150:300]).save(folder / "astronaut.png")
     Image.fromarray(data.coffee()[100:228, 200:350]).save(folder / "coffee.png")
-    return PictureSet(sorted(folder.iterdir()), 16)
+    return PictureSet(sorted(folder.iterdir()), 24)
 
 
 @pytest.mark.parametrize("name", RESTORATION)
 def test_every_augmentation_changes_the_batch_and_stays_a_function_of_the_step(pictures, name):
-    plain = TrainConfig(widths=(4,), blocks=(1,), patch=16, batch=8, augment=(), gray_share=0, level_range=(10, 10))
+    plain = TrainConfig(widths=(4,), blocks=(1,), patch=24, batch=8, augment=(), gray_share=0, level_range=(10, 10))
     config, task = dataclasses.replace(plain, augment=(name,)), find_task("denoise")
     first, again = draw_batch(pictures, config, task, 3), draw_batch(pictures, config, task, 3)
     assert np.array_equal(first.degraded, again.degraded)

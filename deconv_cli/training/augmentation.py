@@ -1,8 +1,8 @@
 """What training does to its pictures to see more of them: each augmentation by name, and the functions that do it.
 
-All act on the clean picture before it is degraded, but for CutBlur, which mixes the two. They draw from the generator
-of the step, so that a batch stays a function of seed and step. A random place (crop) is always drawn, where the picture
-is larger than the patch. By name:
+All act on the clean picture before it is degraded, but for CutBlur and the borders, which act on both. They draw from
+the generator of the step, so that a batch stays a function of seed and step. A random place (crop) is always drawn,
+where the picture is larger than the patch. By name:
 
 * flip: mirror images
 * rotate: quarter turns
@@ -11,6 +11,7 @@ is larger than the patch. By name:
 * brightness: dimmed by up to half
 * mixup: half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)
 * cutblur: in half of the pairs a rectangle of input and truth exchanged (Yoo et al. 2020, arXiv 2004.00448)
+* border: a quarter of the pairs end at a border, and go on beyond it mirrored, as `restore` continues a picture
 * tilt: turned by up to 15 degrees
 * shift: moved by up to an eighth of the side, the border repeated
 """
@@ -25,10 +26,10 @@ from PIL import Image
 
 from deconv_cli.metrics.luma import LUMA
 
-RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur")
+RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur", "border")
 """Those that suit restoration: the others interpolate, which would teach the network to blur."""
 CLASSIFICATION = ("flip", "rotate", "colour", "brightness", "mixup", "tilt", "shift")
-PAIRED = ("flip", "rotate", "colour")
+PAIRED = ("flip", "rotate", "colour", "border")
 """Those that leave the degradation in a degraded twin as it is."""
 
 LARGEST_SCALE = 2.0
@@ -37,6 +38,9 @@ MIXED_SHARE = 0.5
 MIXUP_BETA = 1.2
 CUTBLUR_SIDE = 0.7
 """Mean side of CutBlur's rectangle over the side of the patch."""
+BORDER_SHARE = 0.25
+BORDER_GRID = 8
+"""Borders stand on a multiple of this in the degraded patch, which keeps JPEG's blocks where they are."""
 LARGEST_TILT = 15.0
 LARGEST_SHIFT = 1 / 8
 
@@ -140,6 +144,30 @@ def cutblur(degraded: NDArray[np.float32], clean: NDArray[np.float32], rng: np.r
     result = outside.copy()
     result[y : y + cut, x : x + cut] = inside[y : y + cut, x : x + cut]
     return result
+
+
+def mirror_border(
+    degraded: NDArray[np.float32], clean: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Let a border run through `BORDER_SHARE` of the pairs: what lies beyond it mirrors what lies before.
+
+    Parameters
+    ----------
+    degraded, clean
+        S x S x C and (S * scale) x (S * scale) x C, float32. At most a third of them comes to lie beyond.
+    """
+    side = degraded.shape[0]
+    largest = side // (3 * BORDER_GRID)
+    if rng.random() >= BORDER_SHARE or not largest:
+        return degraded, clean
+    depth, turns = BORDER_GRID * int(rng.integers(1, largest + 1)), int(rng.integers(4))
+
+    def mirrored(patch: NDArray[np.float32]) -> NDArray[np.float32]:
+        beyond = depth * patch.shape[0] // side
+        turned = np.rot90(patch, turns)
+        return np.rot90(np.concatenate((turned[beyond : 2 * beyond][::-1], turned[beyond:])), -turns)
+
+    return mirrored(degraded), mirrored(clean)
 
 
 def tilt_and_shift(picture: NDArray[np.uint8], augment: Collection[str], rng: np.random.Generator) -> NDArray[np.uint8]:

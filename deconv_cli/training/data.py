@@ -19,7 +19,7 @@ from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, NoPicturesError
 from deconv_cli.images import find_pictures, read_frame, read_size, to_float
 from deconv_cli.tasks import Task
-from deconv_cli.training.augmentation import blend, cut_patch, cutblur, dim, mixing_weight, to_gray
+from deconv_cli.training.augmentation import blend, cut_patch, cutblur, dim, mirror_border, mixing_weight, to_gray
 from deconv_cli.training.config import TrainConfig
 
 CACHE_BYTES = 2 << 30
@@ -241,6 +241,8 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
         source = task.degrade_variously(target, level, rng) if twin is None else twin
         if "cutblur" in config.augment:
             source = cutblur(source, target, rng)
+        if "border" in config.augment:
+            source, target = mirror_border(source, target, rng)
         degraded.append(np.broadcast_to(source, (*source.shape[:2], 3)))
         clean.append(np.broadcast_to(target, (*target.shape[:2], 3)))
         levels.append(level)
