@@ -118,7 +118,7 @@ def main() -> None:
     large = rng.integers(0, 256, (1224, 1632, 3), dtype=np.uint8)
     gigaflops_per_megapixel = 2 * 9 * 64 * 64 / 1e3
 
-    formats = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if has_native_bf16(device) else {})
+    formats = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if has_native_bf16(device.type) else {})
     print("| network | MP/s | multiply-adds / px |\n|---|---|---|")
     restorers = {name: Restorer("denoise", device=arguments.device, precision=name) for name in formats}
     adds = next(iter(restorers.values())).description.architecture.multiply_adds

@@ -68,14 +68,14 @@ def make_tiny_weights(path, task):
 
     from deconv_cli.network.description import Architecture, Description
     from deconv_cli.network.encoder_decoder import build_network
-    from deconv_cli.network.weights import Weights, save_weights
+    from deconv_cli.network.weights import Weights, save_weights, to_parameters
     from deconv_cli.tasks import find_task
 
     torch.manual_seed(0)
     planes = find_task(task).condition_planes
     network = build_network(Architecture(widths=(4, 6, 8), blocks=(1, 1, 1), condition_planes=planes))
     description = Description("tiny", task, network.architecture, find_task(task).train_range)
-    save_weights(path, Weights(description, network.state_dict()), dtype=torch.float32)
+    save_weights(path, Weights(description, to_parameters(network.state_dict())), dtype=np.float32)
     return path
 
 

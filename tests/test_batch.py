@@ -23,6 +23,7 @@ from skimage import data
 from deconv_cli.images import encode_frame, open_picture, read_frame
 from deconv_cli.images.atomic import atomic_file, remove_leftovers
 from deconv_cli.images.frame import Frame
+from deconv_cli.network import container
 from deconv_cli.restoration import batch as batch_module
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.restorer import Restorer
@@ -522,8 +523,8 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, version):
     (folder / limit).write_text("max\n")
     membership = tmp_path / "membership"
     membership.write_text(f"4:memory:/{place}\n" if version == 1 else f"0::/{place}\n")
-    monkeypatch.setattr(memory, "CGROUPS", root)
-    monkeypatch.setattr(memory, "MEMBERSHIP", membership)
+    monkeypatch.setattr(container, "CGROUPS", root)
+    monkeypatch.setattr(container, "MEMBERSHIP", membership)
     assert memory.available_memory() == 200_000_000
 
 

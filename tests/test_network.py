@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.activations import ACTIVATIONS, find_activation
 from deconv_cli.network.description import UPSAMPLINGS, Architecture, Description
 from deconv_cli.network.encoder_decoder import build_network
-from deconv_cli.network.weights import Weights, load_weights, save_weights
+from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
 
 pyramids = st.builds(
     lambda levels, skips, upsampling: Architecture(
@@ -178,7 +179,9 @@ def test_weights_survive_the_file(tmp_path_factory, architecture, activation):
     network = build_network(architecture).eval()
     description = Description("some", "denoise", architecture, (0.0, 50.0))
     path = tmp_path_factory.mktemp("roundtrip") / "some.safetensors"
-    save_weights(path, Weights(description, network.state_dict(), {"steps": 3}, {"psnr": 30.5}), dtype=torch.float32)
+    save_weights(
+        path, Weights(description, to_parameters(network.state_dict()), {"steps": 3}, {"psnr": 30.5}), dtype=np.float32
+    )
     loaded = load_weights(path)
     assert loaded.description == description
     assert loaded.recipe == {"steps": 3}

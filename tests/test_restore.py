@@ -15,7 +15,7 @@ from deconv_cli.errors import UsageError
 from deconv_cli.images import to_float
 from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.encoder_decoder import build_network
-from deconv_cli.network.weights import Weights, save_weights
+from deconv_cli.network.weights import Weights, save_weights, to_parameters
 from deconv_cli.restoration.restorer import Restorer
 
 TYPES = {"uint8": 255, "uint16": 65535, "float32": 1}
@@ -36,7 +36,7 @@ def deep(tmp_path_factory):
         network = build_network(architecture)
         path = tmp_path_factory.mktemp("deep") / f"{levels}.safetensors"
         description = Description("deep", "denoise", architecture, (0.0, 75.0))
-        save_weights(path, Weights(description, network.state_dict()), dtype=torch.float32)
+        save_weights(path, Weights(description, to_parameters(network.state_dict())), dtype=np.float32)
         restorers[levels] = Restorer(path, precision="fp32")
     return restorers
 

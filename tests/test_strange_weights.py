@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.network.weights import load_weights

@@ -70,7 +70,7 @@ def _facts(weights: Weights) -> dict[str, Any]:
     architecture = description.architecture
     return {
         "sha256": weights.sha256,
-        "parameters": sum(tensor.numel() for tensor in weights.parameters.values()),
+        "parameters": sum(array.size for array in weights.parameters.values()),
         "multiply-adds per pixel": round(architecture.multiply_adds),
         "influence radius (pixels)": architecture.influence_radius,
         "size multiple (pixels)": architecture.size_multiple,

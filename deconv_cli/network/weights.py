@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import write_atomically
-from deconv_cli.network.classifier import Classifier, build_classifier
+from deconv_cli.images.atomic import write_atomically
 from deconv_cli.network.description import Description
-from deconv_cli.network.encoder_decoder import RestorationNetwork, build_network
+from deconv_cli.network.graph import Parameters, check_parameters
 
-Network = TypeVar("Network", RestorationNetwork, Classifier)
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from deconv_cli.network.classifier import Classifier
+    from deconv_cli.network.encoder_decoder import RestorationNetwork
+
+    Network = TypeVar("Network", bound=nn.Module)
 
 METADATA_KEY = "deconv"
 FORMAT_VERSION = 1
@@ -35,7 +41,7 @@ class Weights:
     description
         What the model is.
     parameters
-        Parameter name to tensor, float32 on the processor.
+        Parameter name to array, float32; see `to_parameters`.
     recipe
         The effective training configuration and the pictures it saw.
     scores
@@ -45,29 +51,40 @@ class Weights:
     """
 
     description: Description
-    parameters: Mapping[str, Tensor]
+    parameters: Parameters
     recipe: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
     def build(self) -> RestorationNetwork:
         """Make the network of a restoration, in float32 on the processor, ready for inference."""
+        from deconv_cli.network.encoder_decoder import build_network
+
         return self._load_into(lambda: build_network(self.description.architecture, "default"))
 
     def build_classifier(self) -> Classifier:
         """Make the classifier, in float32 on the processor, ready for inference."""
+        from deconv_cli.network.classifier import build_classifier
+
         classes = len(self.description.classes)
         return self._load_into(lambda: build_classifier(self.description.architecture, classes, "default"))
 
     def _load_into(self, build: Callable[[], Network]) -> Network:
+        import torch
+
         with torch.device("meta"):  # Nothing is drawn, since all of it is replaced.
             network = build()
-        network.load_state_dict(dict(self.parameters), assign=True)
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in self.parameters.items()}, assign=True)
         network.eval().requires_grad_(requires_grad=False)
         return network
 
 
-def save_weights(path: Path, weights: Weights, *, dtype: torch.dtype = torch.float16) -> None:
+def to_parameters(state: Mapping[str, Tensor]) -> Parameters:
+    """Return the tensors of a network's ``state_dict`` as arrays, float32."""
+    return {name: tensor.detach().to("cpu").float().numpy() for name, tensor in state.items()}
+
+
+def save_weights(path: Path, weights: Weights, *, dtype: type[np.floating[Any]] = np.float16) -> None:
     """Write a weights file atomically.
 
     Parameters
@@ -84,7 +101,7 @@ def save_weights(path: Path, weights: Weights, *, dtype: torch.dtype = torch.flo
     DeconvError
         If the file cannot be written.
     """
-    from safetensors.torch import save
+    from safetensors.numpy import save
 
     header = {
         "format": FORMAT_VERSION,
@@ -92,8 +109,8 @@ def save_weights(path: Path, weights: Weights, *, dtype: torch.dtype = torch.flo
         "recipe": dict(weights.recipe),
         "scores": dict(weights.scores),
     }
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.parameters.items()}
-    write_atomically(path, save(tensors, {METADATA_KEY: json.dumps(header)}))
+    arrays = {name: np.ascontiguousarray(array, dtype) for name, array in weights.parameters.items()}
+    write_atomically(path, save(arrays, {METADATA_KEY: json.dumps(header)}))
 
 
 def load_weights(path: Path) -> Weights:
@@ -117,21 +134,21 @@ def load_weights(path: Path) -> Weights:
     except (DeconvError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DeconvError(f"{path}: does not describe a model this version knows ({error})") from error
     misfit = DeconvError(f"{path}: damaged weights: the tensors do not fit the described architecture")
-    # Counted before it is built, so that a description that promises a huge network allocates nothing.
-    if sum(tensor.numel() for tensor in tensors.values()) != expected:
+    # Counted before it is gone through, so that a description that promises a huge network takes no time.
+    if sum(math.prod(tensor["shape"]) for tensor in tensors.values()) != expected:
         raise misfit
-    weights = Weights(
+    try:
+        parameters = {name: _to_array(tensor) for name, tensor in tensors.items()}
+        check_parameters(description.architecture, parameters, len(description.classes))
+    except (KeyError, ValueError) as error:
+        raise misfit from error
+    return Weights(
         description=description,
-        parameters={name: tensor.float() for name, tensor in tensors.items()},
+        parameters=parameters,
         recipe=header.get("recipe", {}),
         scores=header.get("scores", {}),
         sha256=hashlib.sha256(data).hexdigest(),
     )
-    try:
-        (weights.build_classifier if description.classes else weights.build)()
-    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise misfit from error
-    return weights
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -143,12 +160,11 @@ def _read_bytes(path: Path) -> bytes:
         raise DeconvError(f"{path}: cannot read the weights ({error.strerror})") from error
 
 
-def _parse(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+def _parse(path: Path, data: bytes) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    from safetensors import SafetensorError, deserialize
 
     try:
-        tensors = load(data)
+        tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]
         # A safetensors file starts with the length of its JSON header (8 bytes, little-endian).
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
@@ -162,3 +178,12 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise DeconvError(f"{path}: written by a newer deconv (format {version}); upgrade deconv to use it")
     return tensors, header
+
+
+def _to_array(tensor: dict[str, Any]) -> NDArray[np.float32]:
+    """Return a tensor of a safetensors file as float32."""
+    if tensor["dtype"] == "BF16":  # numpy has no such type: it is the upper half of a float32.
+        values = (np.frombuffer(tensor["data"], "<u2").astype(np.uint32) << 16).view(np.float32)
+    else:
+        values = np.frombuffer(tensor["data"], {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[tensor["dtype"]])
+    return values.astype(np.float32).reshape(tensor["shape"])

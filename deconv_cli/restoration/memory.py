@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deconv_cli.network.container import control_groups
+
 if TYPE_CHECKING:
-    import torch
-
     from deconv_cli.network.description import Architecture
-
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
 
 ACTIVATIONS = 1 << 30
 """Most bytes that the network may take for a tile: beyond it larger tiles gain little."""
@@ -30,27 +27,15 @@ def available_memory() -> int:
 
 
 def _left_by_cgroups() -> Iterator[int]:
-    """Yield what every control group around the process leaves of its limit (version 2, and version 1)."""
-    try:
-        lines = MEMBERSHIP.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, place = line.split(":", 2)
-        if controllers == "":
-            root, limit, usage, cache = CGROUPS, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, limit, usage = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cache = "total_inactive_file"
-        else:
-            continue
-        inner = root / place.lstrip("/")
-        for folder in (inner, *inner.parents):
-            if not folder.is_relative_to(root):
-                break
-            left = _left(folder, limit, usage, cache)
-            if left is not None:
-                yield left
+    """Yield what every control group around the process leaves of its limit."""
+    files = {
+        2: ("memory.max", "memory.current", "inactive_file"),
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    }
+    for folder, version in control_groups("memory"):
+        left = _left(folder, *files[version])
+        if left is not None:
+            yield left
 
 
 def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
@@ -63,11 +48,11 @@ def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
     return max(0, most - used + int(stat.get(cache, 0)))
 
 
-def available_on(device: torch.device) -> int:
+def available_on(device: str) -> int:
     """Return the bytes that can be had on a device."""
-    import torch
+    if device == "cuda":
+        import torch
 
-    if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return available_memory()
 

@@ -19,7 +19,7 @@ from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import bleed_alpha, from_float, to_float, upscale
 from deconv_cli.network.bundled import bundled_weights, find_weights
-from deconv_cli.network.device import DTYPES, find_device, find_precision
+from deconv_cli.network.device import find_device, find_precision
 from deconv_cli.network.encoder_decoder import RestorationNetwork, stack_condition
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration import memory
@@ -33,7 +33,7 @@ Pixels = NDArray[Any]
 MIRRORED = 32
 """Pixels that the picture goes on for, mirrored, beyond its border: the zeros that a convolution takes there instead
 would be an edge, and discolour what lies beside it."""
-PRECISION_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ class Restorer:
         """Return height and width of the tiles' cores."""
         architecture = self.description.architecture
         if tile == "auto":
-            free = memory.available_on(self.device)
+            free = memory.available_on(self.device.type)
             largest = memory.tile_side(architecture, dtype.itemsize, free) // architecture.size_multiple
             largest, multiple = max(1, largest) * architecture.size_multiple, architecture.size_multiple
             return even_core(height, largest, multiple), even_core(width, largest, multiple)

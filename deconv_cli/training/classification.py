@@ -20,7 +20,7 @@ from deconv_cli.images import to_float, write_atomically
 from deconv_cli.network.classifier import Classifier, build_classifier, class_probabilities
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import find_precision
-from deconv_cli.network.weights import Weights, save_weights
+from deconv_cli.network.weights import Weights, save_weights, to_parameters
 from deconv_cli.training.config import ClassifyConfig
 from deconv_cli.training.gradient_health import GradientWatch, finite
 from deconv_cli.training.labelled import (
@@ -211,7 +211,7 @@ def train_classifier(
         "step": state.step,
         "torch": torch.__version__,
     }
-    parameters = state.network.state_dict()
+    parameters = to_parameters(state.network.state_dict())
     save_weights(out, Weights(description, parameters, recipe, {"held out": confusion.to_dict()}))
     return ClassifyResult(confusion, state.step, config.steps, seconds)
 

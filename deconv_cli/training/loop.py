@@ -22,7 +22,7 @@ from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import write_atomically
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import find_precision
-from deconv_cli.network.weights import Weights, load_weights, save_weights
+from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
 from deconv_cli.tasks import Task, find_task
 from deconv_cli.training.augmentation import PAIRED
 from deconv_cli.training.checkpoint import (
@@ -298,7 +298,7 @@ class Fit:
         protocol = f"{self.task.level_name}, centre crops of at most 256 x 256, {self.task.protocol(self.config.scale)}"
         return Weights(
             description,
-            state.average,
+            to_parameters(state.average),
             recipe,
             {"protocol": protocol, "validation": [dataclasses.asdict(score) for score in scores]},
         )
@@ -389,7 +389,7 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     deeper = len(theirs.blocks) == len(ours.blocks) and all(map(operator.le, theirs.blocks, ours.blocks))
     if alike != ours or not deeper or theirs.condition_planes < ours.condition_planes:
         raise UsageError(f"{path}: its network is {theirs}, from which the {ours} asked for cannot start")
-    taken = dict(weights.parameters)
+    taken = {name: torch.from_numpy(array) for name, array in weights.parameters.items()}
     taken["head.weight"] = taken["head.weight"][:, : ours.channels + ours.condition_planes]
     if theirs.scale != ours.scale:
         del taken["tail.weight"], taken["tail.bias"]

@@ -1,0 +1,90 @@
+"""OpenVINO: the fastest on processors, and quick to load."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+from openvino import Node
+from openvino import opset13 as ops
+
+from deconv_cli.network.activations import Activation
+from deconv_cli.network.container import thread_limit
+from deconv_cli.network.graph import Layer, draw_residual
+from deconv_cli.network.weights import Weights
+
+HINTS = {
+    "fp32": {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"},
+    "bf16": {"INFERENCE_PRECISION_HINT": "bf16", "EXECUTION_MODE_HINT": "PERFORMANCE"},
+}
+
+
+class Engine:
+    """A compiled network for pictures of any size; see `deconv_cli.network.engines.Engine`."""
+
+    def __init__(self, weights: Weights, device: str, precision: str) -> None:
+        # Threads that are bound to cores get into the way of other processes that bind theirs to the same ones.
+        settings = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False, **HINTS[precision]}
+        if limit := thread_limit():
+            settings["INFERENCE_NUM_THREADS"] = limit
+        compiled = openvino.Core().compile_model(build_model(weights), device.upper(), settings)
+        self._request = compiled.create_infer_request()
+        self._free = threading.Lock()
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `deconv_cli.network.engines.Engine.run`."""
+        with self._free:
+            residual: NDArray[np.float32] = self._request.infer([x], share_inputs=True)[0]
+        return residual
+
+
+def build_model(weights: Weights) -> openvino.Model:
+    """Return the network as a model of OpenVINO, for any number of pictures of any size."""
+    architecture = weights.description.architecture
+    image = ops.parameter([-1, architecture.channels + architecture.condition_planes, -1, -1], np.float32, name="image")
+    residual = draw_residual(_Graph(), image, architecture, weights.parameters)
+    return openvino.Model([ops.result(residual, name="residual")], [image], weights.description.name)
+
+
+class _Graph:
+    """Draws with the operations of OpenVINO; see `deconv_cli.network.graph.Graph`."""
+
+    def convolve(self, x: Node, layer: Layer) -> Node:
+        kernel, bias = ops.constant(layer.kernel), ops.constant(layer.bias[None, :, None, None])
+        strides, padding = [layer.stride] * 2, [layer.padding] * 2
+        if layer.transposed:
+            drawn = ops.convolution_backprop_data(x, kernel, strides, pads_begin=padding, pads_end=padding)
+        else:
+            drawn = ops.convolution(x, kernel, strides, padding, padding, [1, 1])
+        return ops.add(drawn, bias)
+
+    def activate(self, x: Node, activation: Activation, slope: NDArray[np.float32] | None) -> Node:
+        if activation.name == "none":
+            return x
+        if "negative_slope" in activation.arguments:
+            slope = np.array([activation.arguments["negative_slope"]], np.float32)
+        if slope is not None:
+            return ops.prelu(x, ops.constant(slope))
+        special = {"elu": (ops.elu, 1.0), "gelu": (ops.gelu, "erf"), "silu": (ops.swish,)}
+        operation, *arguments = special.get(activation.name) or (getattr(ops, activation.name),)
+        return operation(x, *arguments)
+
+    def add(self, x: Node, y: Node) -> Node:
+        return ops.add(x, y)
+
+    def repeat(self, x: Node) -> Node:
+        sides = ops.constant(np.array([2, 3])), ops.constant(np.array([2, 2], np.float32))
+        return ops.interpolate(
+            x,
+            sides[1],
+            "nearest",
+            "scales",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+            axes=sides[0],
+        )
+
+    def shuffle(self, x: Node) -> Node:
+        return ops.depth_to_space(x, "depth_first", 2)
