@@ -17,7 +17,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 
 import imagecodecs
 import numpy as np
@@ -44,6 +43,10 @@ def samples() -> dict[str, bytes]:
     made |= {f"{kind} 16": encode_frame(Frame(deep, deep[..., 0]), kind)[0] for kind in ("png", "tiff", "jp2", "jxl")}
     made["tiff float"] = encode_frame(Frame(deep.astype(np.float32) / 65535), "tiff")[0]
     made["tiff gray"] = encode_frame(Frame(gray), "tiff")[0]
+    made["jxl profile"] = encode_frame(Frame(rgb, icc=bytes(imagecodecs.cms_profile("adobergb"))), "jxl")[0]
+    made["jxl film"] = imagecodecs.jpegxl_encode(np.stack([rgb, 255 - rgb]), lossless=True)
+    made["heif 10"] = encode_frame(Frame(deep, bits=10, lossless=False), "heif")[0]
+    made["heif 8"] = encode_frame(described, "heif")[0]
     made["avif 10"] = imagecodecs.avif_encode(deep >> 6, bitspersample=10)
     for kind in ("GIF", "PNG", "WEBP", "AVIF"):
         file = io.BytesIO()
@@ -59,12 +62,6 @@ def samples() -> dict[str, bytes]:
     file = io.BytesIO()
     Image.fromarray(np.dstack([rgb, gray]), "CMYK").save(file, "JPEG")
     made["jpg cmyk"] = file.getvalue()
-    with suppress(ImportError):
-        import pillow_heif
-
-        file = io.BytesIO()
-        pillow_heif.from_pillow(Image.fromarray(rgb)).save(file)
-        made["heif 8"] = file.getvalue()
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 J2K_SIGNATURE = b"\xff\x4f\xff\x51"
@@ -14,6 +15,8 @@ _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF_UUID = b"JpgTiffExif->JP2"
 _CONTAINERS = {b"jp2h", b"iprp", b"ipco"}
 _DEEPEST = 8
+_LONGEST = 1 << 24
+"""Bytes that metadata may have decompressed."""
 
 
 def boxes(data: bytes, start: int = 0, end: int | None = None, depth: int = 0) -> Iterator[tuple[bytes, int, int]]:
@@ -65,22 +68,77 @@ def read_metadata(data: bytes) -> dict[str, bytes]:
             found.setdefault("xmp", data[start + 16 : stop])
         elif name == b"uuid" and data[start : start + 16] == _EXIF_UUID:
             found.setdefault("exif", data[start + 16 : stop])
-        elif name == b"Exif" and stop - start > 4:
-            # Four bytes say where the TIFF header starts behind them.
-            offset = start + 4 + int.from_bytes(data[start : start + 4])
-            found.setdefault("exif", data[offset:stop])
-        elif name == b"xml ":
-            found.setdefault("xmp", data[start:stop])
+        elif name == b"brob":
+            _add_exif_or_xmp(found, data[start : start + 4], _decompressed(data[start + 4 : stop]))
+        else:
+            _add_exif_or_xmp(found, name, data[start:stop])
     return found
 
 
-def jxl_size(data: bytes) -> tuple[int, int]:
-    """Return width and height that a JPEG XL file says (ISO/IEC 18181-1, annex D.2, SizeHeader).
+def _add_exif_or_xmp(found: dict[str, bytes], name: bytes, content: bytes) -> None:
+    if name == b"Exif" and len(content) > 4:
+        # Four bytes say where the TIFF header starts behind them; some programs leave them out.
+        start = 0 if content.startswith((b"II*\0", b"MM\0*")) else 4 + int.from_bytes(content[:4])
+        found.setdefault("exif", content[start:])
+    elif name == b"xml ":
+        found.setdefault("xmp", content)
+
+
+def _decompressed(content: bytes) -> bytes:
+    """Return what a ``brob`` box of JPEG XL holds; nothing if it is damaged or enormous."""
+    import imagecodecs
+
+    try:
+        return bytes(imagecodecs.brotli_decode(content, out=_LONGEST))
+    except imagecodecs.BrotliError:
+        return b""
+
+
+class JxlHeader(NamedTuple):
+    """What the start of a JPEG XL codestream says: upright size, bits a sample, and whether there are more frames."""
+
+    width: int
+    height: int
+    bits: int
+    animated: bool
+
+
+class _Bits:
+    """Reads a JPEG XL header, lowest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = int.from_bytes(data, "little")
+
+    def take(self, count: int) -> int:
+        value = self._bits & ((1 << count) - 1)
+        self._bits >>= count
+        return value
+
+    def choose(self, *ways: tuple[int, int]) -> int:
+        """Read two bits that say how many more to read, and what to add to them."""
+        count, base = ways[self.take(2)]
+        return base + self.take(count)
+
+    def side(self, *, eighths: bool) -> int:
+        return (self.take(5) + 1) * 8 if eighths else self.choose((9, 1), (13, 1), (18, 1), (30, 1))
+
+    def size(self) -> tuple[int, int]:
+        eighths = bool(self.take(1))
+        height = self.side(eighths=eighths)
+        ratio = self.take(3)
+        if not ratio:
+            return self.side(eighths=eighths), height
+        numerator, denominator = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+        return height * numerator // denominator, height
+
+
+def jxl_header(data: bytes) -> JxlHeader:
+    """Read the header of a JPEG XL file (ISO/IEC 18181-1, annex D: SizeHeader and ImageMetadata).
 
     Raises
     ------
     ValueError
-        If there is no codestream.
+        If there is no codestream, or a preview in it.
     """
     if data.startswith(JXL_CODESTREAM):
         start = 2
@@ -88,26 +146,29 @@ def jxl_size(data: bytes) -> tuple[int, int]:
         # jxlp boxes, the codestream in parts, begin with four bytes that count them.
         starts = (first + 4 * (name == b"jxlp") for name, first, _ in boxes(data) if name in (b"jxlc", b"jxlp"))
         start = next(starts, len(data)) + 2
-    bits = int.from_bytes(data[start : start + 12], "little")
     if start >= len(data):
         raise ValueError("no codestream")
-
-    def take(count: int) -> int:
-        nonlocal bits
-        value = bits & ((1 << count) - 1)
-        bits >>= count
-        return value
-
-    def side(small: int) -> int:
-        return (take(5) + 1) * 8 if small else take((9, 13, 18, 30)[take(2)]) + 1
-
-    small = take(1)
-    height = side(small)
-    ratio = take(3)
-    if not ratio:
-        return side(small), height
-    numerator, denominator = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
-    return height * numerator // denominator, height
+    header = _Bits(data[start : start + 48])
+    width, height = header.size()
+    if header.take(1):
+        return JxlHeader(width, height, 8, animated=False)
+    animated = False
+    if header.take(1):
+        if header.take(3) >= 4:
+            width, height = height, width
+        if header.take(1):
+            header.size()  # The size that it is meant to be shown in.
+        if header.take(1):
+            raise ValueError("a preview inside is not supported")
+        animated = bool(header.take(1))
+        if animated:
+            header.choose((0, 100), (0, 1000), (10, 1), (30, 1))
+            header.choose((0, 1), (0, 1001), (8, 1), (10, 1))
+            header.choose((0, 0), (3, 0), (16, 0), (32, 0))
+            header.take(1)
+    if header.take(1):
+        return JxlHeader(width, height, header.choose((0, 32), (0, 16), (0, 24), (6, 1)), animated)
+    return JxlHeader(width, height, header.choose((0, 8), (0, 10), (0, 12), (6, 1)), animated)
 
 
 def jp2_with_metadata(data: bytes, *, icc: bytes | None, exif: bytes | None, xmp: bytes | None) -> bytes:
@@ -128,14 +189,3 @@ def jp2_with_metadata(data: bytes, *, icc: bytes | None, exif: bytes | None, xmp
     if exif:
         parts.append(make_box(b"uuid", _EXIF_UUID + exif.removeprefix(b"Exif\0\0")))
     return b"".join(parts)
-
-
-def jxl_with_metadata(data: bytes, *, exif: bytes | None, xmp: bytes | None) -> bytes:
-    """Put metadata into a JPEG XL file, made a container if it is a bare codestream."""
-    if data.startswith(JXL_CODESTREAM):
-        data = JXL_SIGNATURE + make_box(b"ftyp", b"jxl \0\0\0\0jxl ") + make_box(b"jxlc", data)
-    if exif:
-        data += make_box(b"Exif", b"\0\0\0\0" + exif.removeprefix(b"Exif\0\0"))
-    if xmp:
-        data += make_box(b"xml ", xmp)
-    return data

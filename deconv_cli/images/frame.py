@@ -25,6 +25,8 @@ class Frame:
         H x W of the same dtype, 0 for transparent (not premultiplied), or None.
     black
         H x W of the same dtype, the complement of the black ink of a CMYK picture, or None.
+    bits
+        Bits a sample that the file had, if these are 9 to 15; here they are stretched to 16.
     format
         What the file was, whatever its suffix: a value of `deconv_cli.images.paths.SUFFIXES`.
     name
@@ -64,6 +66,7 @@ class Frame:
     pixels: Samples
     alpha: Samples | None = None
     black: Samples | None = None
+    bits: int | None = None
     format: str = "png"
     name: str = "picture"
     icc: bytes | None = None
@@ -81,6 +84,11 @@ class Frame:
     duration: float | None = None
     stamp: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def bits_per_sample(self) -> int:
+        """How many bits a sample are worth keeping."""
+        return self.bits or 8 * self.pixels.dtype.itemsize
 
     def map_layers(self, change: Callable[[Samples], Samples]) -> Frame:
         """Return the frame with pixels, alpha and black each changed by a function."""

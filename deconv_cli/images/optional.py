@@ -13,6 +13,7 @@ from deconv_cli.errors import DeconvError
 from deconv_cli.images import boxes
 from deconv_cli.images import exif as exif_block
 from deconv_cli.images.frame import Frame, Samples
+from deconv_cli.images.samples import narrow, widen
 
 RAW_SUFFIXES = frozenset(
     {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".mrw"}
@@ -70,12 +71,10 @@ def read_jp2(data: bytes, name: str) -> Frame:
     """
     import imagecodecs
 
-    samples = imagecodecs.jpeg2k_decode(data)
-    pixels, alpha = _layers(samples, name)
     depth, reversible = _jp2_coding(data)
-    pixels, alpha, warnings = _stretched(pixels, alpha, depth)
+    frame = _frame(imagecodecs.jpeg2k_decode(data), depth, name)
     found = boxes.read_metadata(data) if data.startswith(boxes.JP2_SIGNATURE) else {}
-    return _described(Frame(pixels, alpha, icc=found.get("icc"), lossless=reversible, warnings=warnings), found)
+    return _described(replace(frame, icc=found.get("icc"), lossless=reversible), found)
 
 
 def _jp2_coding(data: bytes) -> tuple[int, bool]:
@@ -87,25 +86,101 @@ def _jp2_coding(data: bytes) -> tuple[int, bool]:
     return depth, reversible
 
 
-def read_jxl(data: bytes) -> Frame:
-    """Read the only or first frame of a JPEG XL file."""
+def read_jxl(data: bytes, header: boxes.JxlHeader, name: str) -> Frame:
+    """Read the only or first frame of a JPEG XL file.
+
+    Raises
+    ------
+    DeconvError
+        If the extra package is not installed.
+    """
     import imagecodecs
 
-    samples = imagecodecs.jpegxl_decode(data)
-    pixels, alpha = _layers(samples, "JPEG XL")
+    # imagecodecs keeps floats and the first frame apart, which pyjpegxl does not; only that knows the profile.
+    profile = _jxl_profile(data, name)
+    frame = _frame(imagecodecs.jpegxl_decode(data, index=0), header.bits, name)
+    warnings = ("only the first frame of the animation was read",) if header.animated else ()
     found = boxes.read_metadata(data)
-    if pixels.dtype == np.float16:
-        pixels, alpha = pixels.astype(np.float32), None if alpha is None else alpha.astype(np.float32)
-    return _described(Frame(pixels, alpha, lossless=False), found)
+    return _described(replace(frame, icc=profile, lossless=False, warnings=(*frame.warnings, *warnings)), found)
+
+
+def _pyjpegxl(name: str) -> Any:  # noqa: ANN401 - a module
+    try:
+        import pyjpegxl
+    except ImportError:
+        raise _missing(name, "jxl") from None
+    return pyjpegxl
+
+
+def _jxl_profile(data: bytes, name: str) -> bytes | None:
+    """Return the profile of a JPEG XL file, or None if it is the sRGB that goes without saying."""
+    codec = _pyjpegxl(name)
+    header = codec.probe(data)
+    # libjxl makes profiles of the colour spaces that a file only names; to learn its one of sRGB, it is asked for it.
+    plain = codec.encode_from_numpy(np.zeros((1, 1, header.num_color_channels), np.uint8), lossless=True)
+    return None if header.icc == codec.probe(plain).icc else header.icc
+
+
+def encode_jxl(
+    samples: Samples, *, distance: float, icc: bytes | None, exif: bytes | None, xmp: bytes | None, name: str
+) -> bytes:
+    """Encode H x W or H x W x C samples as JPEG XL; distance 0 is lossless.
+
+    Raises
+    ------
+    DeconvError
+        If the extra package is not installed.
+    """
+    codec = _pyjpegxl(name)
+    how: dict[str, Any] = {"quality": distance} if distance else {"lossless": True}
+    if samples.dtype == np.float32:
+        # With less effort it fails on floats of both signs.
+        how["speed"] = codec.EncoderSpeed.Kitten
+    exif = b"\0\0\0\0" + exif.removeprefix(exif_block.PREFIX) if exif else None
+    return bytes(codec.encode_from_numpy(samples, icc=icc, exif=exif, xmp=xmp, **how))
 
 
 def read_deep_avif(data: bytes, depth: int) -> Frame:
-    """Read an AVIF of 10 or 12 bits a sample; they are stretched to 16."""
+    """Read an AVIF of 10 or 12 bits a sample."""
     import imagecodecs
 
-    pixels, alpha = _layers(imagecodecs.avif_decode(data), "AVIF")
-    pixels, alpha, warnings = _stretched(pixels, alpha, depth)
-    return Frame(pixels, alpha, lossless=False, warnings=warnings)
+    return replace(_frame(imagecodecs.avif_decode(data), depth, "AVIF"), lossless=False)
+
+
+def encode_deep_avif(
+    samples: Samples,
+    bits: int,
+    *,
+    quality: int | None,
+    icc: bytes | None,
+    exif: bytes | None,
+    xmp: bytes | None,
+    name: str,
+) -> bytes:
+    """Encode H x W x 3 or H x W x 4 uint16 as AVIF of 10 or 12 bits; without a quality, lossless.
+
+    Raises
+    ------
+    DeconvError
+        If the extra package is not installed.
+    """
+    try:
+        import pyvips
+    except ImportError:
+        raise DeconvError(
+            f"{name}: AVIF of more than 8 bits needs an extra package; install it by pip install 'deconv-cli[avif]'"
+        ) from None
+    height, width, channels = samples.shape
+    image = pyvips.Image.new_from_memory(_in_upper_bits(samples, bits).tobytes(), width, height, channels, "ushort")
+    image = image.copy(interpretation="rgb16")
+    for field, value in {"icc-profile-data": icc, "exif-data": exif, "xmp-data": xmp}.items():
+        if value:
+            image.set_type(pyvips.GValue.blob_type, field, value)
+    how: dict[str, Any] = {"lossless": True} if quality is None else {"Q": quality}
+    try:
+        return bytes(image.heifsave_buffer(compression="av1", bitdepth=bits, subsample_mode="off", keep="all", **how))
+    except pyvips.Error as error:
+        raise RuntimeError(str(error)) from error
 
 
 def read_heif(stream: BinaryIO, name: str, max_pixels: int) -> Frame:
@@ -120,40 +195,69 @@ def read_heif(stream: BinaryIO, name: str, max_pixels: int) -> Frame:
         import pillow_heif
     except ImportError:
         raise _missing(name, "heif") from None
-    file = pillow_heif.open_heif(io.BytesIO(stream.read()), convert_hdr_to_8bit=False)
+    file = pillow_heif.open_heif(io.BytesIO(stream.read()), convert_hdr_to_8bit=False, hdr_to_16bit=False)
     width, height = file.size
     if width * height > max_pixels:
         raise DeconvError(f"{name}: larger than {max_pixels / 10**6:g} megapixels; raise --max-pixels if it is genuine")
-    pixels, alpha = _layers(np.asarray(file), name)
+    frame = _frame(np.asarray(file), file.info["bit_depth"], name)
     warnings = ("only the main picture was read",) if len(file) > 1 else ()
     found = {key: file.info[key] for key in ("exif", "xmp") if file.info.get(key)}
     # libheif has turned the picture upright already.
-    frame = Frame(pixels, alpha, icc=file.info.get("icc_profile") or None, lossless=False, warnings=warnings)
-    return _described(frame, found)
+    return _described(
+        replace(frame, icc=file.info.get("icc_profile") or None, lossless=False, warnings=warnings), found
+    )
 
 
-def _layers(samples: Samples, name: str) -> tuple[Samples, Samples | None]:
-    """Return pixels and alpha of H x W or H x W x (1 to 4) samples."""
+def encode_heif(
+    samples: Samples,
+    bits: int,
+    *,
+    quality: int,
+    icc: bytes | None,
+    exif: bytes | None,
+    xmp: bytes | None,
+    name: str,
+) -> bytes:
+    """Encode H x W x 3 or H x W x 4 samples as HEIF; uint16 is written with 10 or 12 bits.
+
+    Raises
+    ------
+    DeconvError
+        If the extra package is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError:
+        raise _missing(name, "heif") from None
+    height, width, channels = samples.shape
+    mode = ("RGB" if channels == 3 else "RGBA") + (";16" if samples.dtype == np.uint16 else "")
+    file = io.BytesIO()
+    how: dict[str, Any] = {"quality": quality, "chroma": 444, "bit_depth": bits}
+    how |= {key: value for key, value in {"icc_profile": icc, "exif": exif, "xmp": xmp}.items() if value}
+    data = samples if samples.dtype == np.uint8 else _in_upper_bits(samples, bits)
+    pillow_heif.encode(mode, (width, height), data.tobytes(), file, **how)
+    return file.getvalue()
+
+
+def _in_upper_bits(samples: Samples, bits: int) -> Samples:
+    """Round uint16 to so many bits, and leave the lower ones zero: the encoders cut them off."""
+    return narrow(samples, bits) << np.uint16(16 - bits)
+
+
+def _frame(samples: Samples, bits: int, name: str) -> Frame:
+    """Make a picture of H x W or H x W x (1 to 4) samples that have so many bits."""
     if samples.dtype not in (np.uint8, np.uint16, np.float16, np.float32) or samples.ndim not in (2, 3):
         raise DeconvError(f"{name}: {samples.dtype} samples cannot be read without loss; convert it first")
     layers = samples[..., None] if samples.ndim == 2 else samples
     if layers.shape[2] > 4:
         raise DeconvError(f"{name}: {layers.shape[2]} channels cannot be read; convert it to RGB first")
+    if layers.dtype == np.float16:
+        layers = layers.astype(np.float32)
+    odd = layers.dtype != np.float32 and bits < 8 * layers.dtype.itemsize
+    layers = widen(layers, bits) if odd else layers
     alpha = np.ascontiguousarray(layers[..., -1]) if layers.shape[2] in (2, 4) else None
-    pixels = layers[..., 0] if layers.shape[2] <= 2 else layers[..., :3]
-    return np.ascontiguousarray(pixels), alpha
-
-
-def _stretched(pixels: Samples, alpha: Samples | None, depth: int) -> tuple[Samples, Samples | None, tuple[str, ...]]:
-    """Bring samples of 9 to 15 bits to 16."""
-    if pixels.dtype != np.uint16 or not 9 <= depth <= 15:
-        return pixels, alpha, ()
-
-    def stretch(samples: Samples) -> Samples:
-        wide = samples.astype(np.uint32)
-        return ((wide << (16 - depth)) | (wide >> (2 * depth - 16))).astype(np.uint16)
-
-    return stretch(pixels), None if alpha is None else stretch(alpha), (f"{depth}-bit samples are written with 16",)
+    pixels = np.ascontiguousarray(layers[..., 0] if layers.shape[2] <= 2 else layers[..., :3])
+    return Frame(pixels, alpha, bits=bits if odd and bits > 8 else None)
 
 
 def _described(frame: Frame, found: dict[str, Any]) -> Frame:

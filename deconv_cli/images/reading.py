@@ -206,7 +206,8 @@ class _Opened:
 
     def _jpeg_xl(self) -> Picture:
         data = self.stream.read()
-        return self._single("jxl", boxes.jxl_size(data), lambda: optional.read_jxl(data))
+        header = boxes.jxl_header(data)
+        return self._single("jxl", header[:2], lambda: optional.read_jxl(data, header, self.name))
 
     def _single(self, kind: str, size: tuple[int, int] | None, decode: Callable[[], Frame], width: int = 3) -> Picture:
         """Make a picture of one frame; without a size in the header it is decoded at once."""

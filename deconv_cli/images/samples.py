@@ -31,3 +31,32 @@ def from_float(image: NDArray[np.float32], dtype: np.dtype[Any] | type[np.generi
     largest = np.iinfo(dtype).max
     rounded: NDArray[Any] = np.rint(np.clip(image, 0, 1) * np.float32(largest)).astype(dtype)
     return rounded
+
+
+def widen(samples: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Stretch integers of so many bits (1 to 15) to all of uint8 or uint16, whichever they came in.
+
+    >>> widen(np.array([0, 512, 1023], np.uint16), 10)
+    array([    0, 32800, 65535], dtype=uint16)
+    """
+    largest = int(np.iinfo(samples.dtype).max)
+    return _rescaled(samples, (1 << bits) - 1, largest)
+
+
+def narrow(samples: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Round uint16 to so many bits, which undoes `widen`.
+
+    >>> narrow(np.array([0, 32800, 65535], np.uint16), 10)
+    array([   0,  512, 1023], dtype=uint16)
+    """
+    return _rescaled(samples, int(np.iinfo(samples.dtype).max), (1 << bits) - 1)
+
+
+def _rescaled(samples: NDArray[Any], largest: int, wanted: int) -> NDArray[Any]:
+    """Map 0..largest to 0..wanted, rounded, some rows at a time."""
+    out = np.empty_like(samples)
+    rows = max(1, (1 << 24) // max(1, samples[:1].size))
+    for top in range(0, len(samples), rows):
+        part = samples[top : top + rows].astype(np.uint32)
+        out[top : top + rows] = np.minimum((part * wanted + largest // 2) // largest, wanted)
+    return out

@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import exif as exif_block
 from deconv_cli.images.frame import Frame, Samples
+from deconv_cli.images.samples import widen
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -200,7 +201,8 @@ def _read_plain(page: Any, name: str) -> Frame:  # noqa: ANN401
         layers = layers.astype(np.float32)
     if layers.dtype == np.float32 and not np.isfinite(layers).all():
         raise DeconvError(f"{name}: holds values that are not finite (NaN or infinite); replace them first")
-    layers, warnings = _stretch(layers, page.bitspersample)
+    bits = page.bitspersample if 9 <= page.bitspersample <= 15 else None
+    layers, warnings = widen(layers, bits) if bits else layers, []
     photometric = int(page.photometric)
     colours = {_RGB: 3, _SEPARATED: 4}.get(photometric, 1)
     pixels = layers[..., 0] if colours == 1 else layers[..., :3]
@@ -217,7 +219,7 @@ def _read_plain(page: Any, name: str) -> Frame:  # noqa: ANN401
     left_out = layers.shape[2] - colours - (alpha is not None)
     if left_out:
         warnings.append("extra channels of unspecified meaning were left out")
-    return Frame(np.ascontiguousarray(pixels), alpha, black, warnings=tuple(warnings))
+    return Frame(np.ascontiguousarray(pixels), alpha, black, bits, warnings=tuple(warnings))
 
 
 def _check_segments(page: Any) -> None:  # noqa: ANN401
@@ -230,15 +232,6 @@ def _check_segments(page: Any) -> None:  # noqa: ANN401
         raise ValueError("pixels are missing")
     if len(offsets) != int(np.prod(page.chunked)):
         raise ValueError("pixels are missing")
-
-
-def _stretch(layers: Samples, bits: int) -> tuple[Samples, list[str]]:
-    """Bring samples of 9 to 15 bits to 16, the largest to the largest."""
-    if not 9 <= bits <= 15:
-        return layers, []
-    wide = layers.astype(np.uint32)
-    stretched = (wide << (16 - bits)) | (wide >> (2 * bits - 16))
-    return stretched.astype(np.uint16), [f"{bits}-bit samples are written with 16"]
 
 
 def _complement(samples: Samples) -> Samples:

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from deconv_cli.errors import DeconvError, unknown_name
-from deconv_cli.images import boxes, colour, png, tiff
+from deconv_cli.images import boxes, colour, optional, png, tiff
 from deconv_cli.images.alpha import flatten_onto_white
 from deconv_cli.images.frame import Frame, Samples
-from deconv_cli.images.samples import from_float
+from deconv_cli.images.samples import from_float, narrow
 from deconv_cli.images.stamp import stamp
 
 DEFAULT_QUALITY = 95
@@ -39,7 +39,7 @@ class _Format:
 
     label: str
     holds: frozenset[str]
-    depths: tuple[type[np.generic], ...] = (np.uint8,)
+    bits: tuple[int, ...] = (8,)
     gray: bool = True
     alpha: bool = True
     black: bool = False
@@ -48,22 +48,22 @@ class _Format:
 
 
 _FORMATS = {
-    "png": _Format("PNG", _ALL_BUT_TAGS, (np.uint8, np.uint16), animation=True),
+    "png": _Format("PNG", _ALL_BUT_TAGS, (8, 16), animation=True),
     "jpg": _Format("JPEG", _ALL_BUT_TAGS - {"chunks"}, alpha=False, black=True),
     "webp": _Format("WebP", frozenset({"icc", "exif", "xmp"}), gray=False, animation=True),
     "bmp": _Format("BMP", frozenset({"dpi"}), alpha=False),
     "tiff": _Format(
         "TIFF",
         frozenset({"icc", "exif", "xmp", "iptc", "dpi", "tags"}),
-        (np.uint8, np.uint16, np.float32),
+        (8, 16, 32),
         black=True,
         pages=True,
     ),
     "gif": _Format("GIF", frozenset({"comment"}), animation=True),
-    "avif": _Format("AVIF", frozenset({"icc", "exif", "xmp"}), gray=False, animation=True),
-    "jp2": _Format("JPEG 2000", frozenset({"icc", "exif", "xmp"}), (np.uint8, np.uint16)),
-    "jxl": _Format("JPEG XL", frozenset({"exif", "xmp"}), (np.uint8, np.uint16, np.float32)),
-    "heif": _Format("HEIF", frozenset({"icc", "exif", "xmp"}), gray=False),
+    "avif": _Format("AVIF", frozenset({"icc", "exif", "xmp"}), (8, 10, 12), gray=False, animation=True),
+    "jp2": _Format("JPEG 2000", frozenset({"icc", "exif", "xmp"}), tuple(range(8, 17))),
+    "jxl": _Format("JPEG XL", frozenset({"icc", "exif", "xmp"}), (8, 16, 32)),
+    "heif": _Format("HEIF", frozenset({"icc", "exif", "xmp"}), (8, 10, 12), gray=False),
 }
 FORMATS = tuple(_FORMATS)
 """The formats that can be written."""
@@ -240,17 +240,23 @@ def _fit(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, list[str
 
 
 def _fit_depth(frame: Frame, what: _Format) -> tuple[Frame, str | None]:
-    if frame.pixels.dtype in what.depths:
+    """Bring the samples to the least depth of the format that holds them, or to its largest."""
+    before = frame.bits_per_sample
+    bits = min((held for held in what.bits if held >= before), default=max(what.bits))
+    if bits == before:
         return frame, None
-    target = max(what.depths, key=lambda depth: np.dtype(depth).itemsize)
-    if frame.pixels.dtype == np.uint8:
-        raise AssertionError("every format holds 8 bits")
-    fitted = frame.map_layers(
-        lambda layer: from_float(layer, target) if layer.dtype == np.float32 else _to_8_bits(layer)
-    )
-    bits = 8 * np.dtype(target).itemsize
-    before = "float samples were clipped to 0..1 and rounded" if frame.pixels.dtype == np.float32 else "16 were rounded"
-    return fitted, f"{what.label} holds {bits} bits a sample: {before} to {bits}"
+    dtype = np.uint8 if bits == 8 else np.uint16
+    frame = replace(frame.map_layers(lambda layer: _to_integers(layer, dtype)), bits=None if bits in (8, 16) else bits)
+    if bits > before:
+        return frame, f"{before}-bit samples are written with {bits}"
+    how = "float samples were clipped to 0..1 and rounded" if before == 32 else f"{before} were rounded"
+    return frame, f"{what.label} holds {bits} bits a sample: {how} to {bits}"
+
+
+def _to_integers(samples: Samples, dtype: type[np.generic]) -> Samples:
+    if samples.dtype == np.float32:
+        return from_float(samples, dtype)
+    return samples if samples.dtype == dtype else _to_8_bits(samples)
 
 
 def _is_lost(frame: Frame, field: str, target: str) -> bool:
@@ -281,6 +287,12 @@ def _layers(frame: Frame) -> Samples:
     return frame.pixels if frame.alpha is None else np.dstack([frame.pixels, frame.alpha])
 
 
+def _coloured(frame: Frame) -> Samples:
+    """Return three or four channels, also of a gray picture."""
+    colours = [frame.pixels] * (3 if frame.pixels.ndim == 2 else 1)
+    return np.dstack(colours if frame.alpha is None else [*colours, frame.alpha])
+
+
 def _is_lossless(frame: Frame, encoding: Encoding) -> bool:
     return frame.lossless and encoding.quality is None
 
@@ -288,6 +300,11 @@ def _is_lossless(frame: Frame, encoding: Encoding) -> bool:
 def _metadata(frame: Frame, *fields: str) -> dict[str, Any]:
     names = {"icc": "icc_profile"}
     return {names.get(field, field): value for field in fields if (value := getattr(frame, field)) is not None}
+
+
+def _described(frame: Frame) -> dict[str, Any]:
+    """Return what the encoders of other packages take beside the samples."""
+    return {"icc": frame.icc, "exif": frame.exif, "xmp": frame.xmp, "name": frame.name}
 
 
 def _write_png(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
@@ -359,8 +376,12 @@ def _write_gif(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
 
 
 def _write_avif(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
-    options = _metadata(frame, "icc", "exif", "xmp")
-    Image.fromarray(_layers(frame)).save(file, "AVIF", **_avif_options(frame, encoding), **options)
+    options = _avif_options(frame, encoding)
+    if frame.bits:
+        quality = None if _is_lossless(frame, encoding) else options["quality"]
+        file.write(optional.encode_deep_avif(_coloured(frame), frame.bits, quality=quality, **_described(frame)))
+    else:
+        Image.fromarray(_layers(frame)).save(file, "AVIF", **options, **_metadata(frame, "icc", "exif", "xmp"))
 
 
 def _avif_options(frame: Frame, encoding: Encoding) -> dict[str, Any]:
@@ -374,35 +395,25 @@ def _write_jp2(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
     lossless = _is_lossless(frame, encoding)
     # OpenJPEG's level is a PSNR in dB; 0 is lossless.
     level = 0 if lossless else 25 + (encoding.quality or DEFAULT_QUALITY) // 4
-    data = imagecodecs.jpeg2k_encode(
-        np.ascontiguousarray(_layers(frame)), level=level, codecformat="jp2", reversible=lossless
-    )
+    layers = narrow(_layers(frame), frame.bits) if frame.bits else _layers(frame)
+    options: dict[str, Any] = {"level": level, "reversible": lossless, "bitspersample": frame.bits}
+    data = imagecodecs.jpeg2k_encode(np.ascontiguousarray(layers), codecformat="jp2", **options)
     file.write(boxes.jp2_with_metadata(bytes(data), icc=frame.icc, exif=frame.exif, xmp=frame.xmp))
 
 
 def _write_jxl(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
-    import imagecodecs
-
     quality = encoding.quality or DEFAULT_QUALITY
     # The distance of libjxl's own quality scale.
     distance = 0.1 + (100 - quality) * 0.09 if quality >= 30 else 53 / 3000 * quality**2 - 23 / 20 * quality + 25
-    options: dict[str, Any] = {"lossless": True} if _is_lossless(frame, encoding) else {"distance": distance}
-    data = imagecodecs.jpegxl_encode(np.ascontiguousarray(_layers(frame)), **options)
-    file.write(boxes.jxl_with_metadata(bytes(data), exif=frame.exif, xmp=frame.xmp))
+    layers = np.ascontiguousarray(_layers(frame))
+    lossless = _is_lossless(frame, encoding)
+    file.write(optional.encode_jxl(layers, distance=0 if lossless else distance, **_described(frame)))
 
 
 def _write_heif(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
-    try:
-        import pillow_heif
-    except ImportError:
-        raise DeconvError(
-            f"{frame.name}: writing HEIF needs an extra package; install it by pip install 'deconv-cli[heif]'"
-        ) from None
-    pixels = frame.pixels if frame.pixels.ndim == 3 else np.dstack([frame.pixels] * 3)
-    layers = pixels if frame.alpha is None else np.dstack([pixels, frame.alpha])
-    image = pillow_heif.from_pillow(Image.fromarray(layers))
     quality = encoding.quality or DEFAULT_QUALITY
-    image.save(file, quality=quality, chroma=444, **_metadata(frame, "icc", "exif", "xmp"))
+    bits = frame.bits_per_sample
+    file.write(optional.encode_heif(_coloured(frame), bits, quality=quality, **_described(frame)))
 
 
 _WRITERS: dict[str, Callable[[IO[bytes], Frame, Encoding], None]] = {
