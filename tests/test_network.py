@@ -32,7 +32,16 @@ rednets = st.builds(
     st.integers(1, 6),
     st.booleans(),
 )
-architectures = st.one_of(pyramids, rednets)
+
+
+def pruned(architecture):
+    """Architectures whose blocks are of other widths inside."""
+    count = len(architecture.residual_blocks)
+    inner = st.lists(st.integers(1, 6), min_size=count, max_size=count)
+    return inner.map(lambda widths: dataclasses.replace(architecture, inner=tuple(widths)))
+
+
+architectures = st.one_of(pyramids, pyramids.flatmap(pruned), rednets)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -142,6 +151,7 @@ def test_influence_reaches_almost_to_the_radius():
     [
         Architecture(),
         *(Architecture(upsampling=kind, activation="prelu") for kind in UPSAMPLINGS),
+        Architecture((8, 12), (1, 2), activation="prelu", inner=(4, 5, 6, 7)),
         Architecture((16,), (10,), layout="rednet", activation="prelu"),
     ],
 )
@@ -165,7 +175,15 @@ def test_multiply_adds_equal_those_of_the_layers(architecture):
 
 
 @pytest.mark.parametrize(
-    "values", [{"widths": (8,), "blocks": (1, 1)}, {"widths": (), "blocks": ()}, {"widths": (0,), "blocks": (1,)}]
+    "values",
+    [
+        {"widths": (8,), "blocks": (1, 1)},
+        {"widths": (), "blocks": ()},
+        {"widths": (0,), "blocks": (1,)},
+        {"inner": (8,)},
+        {"widths": (8,), "blocks": (1,), "inner": (0,)},
+        {"widths": (8,), "blocks": (1,), "inner": (8,), "layout": "rednet"},
+    ],
 )
 def test_impossible_architectures_are_refused(values):
     with pytest.raises(UsageError):

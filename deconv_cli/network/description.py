@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,9 @@ class Architecture:
         How a pyramid goes up: ``deconv``, a transposed convolution; ``resize``, nearest neighbour and a convolution
         (Odena et al. 2016); ``shuffle``, a convolution to four times the channels that are then spread over 2 x 2
         pixels (Shi et al. 2016).
+    inner
+        Channels between the two convolutions of every residual block, in the order of `residual_blocks`, where
+        pruning left fewer than the level is wide; empty: as many.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 240)
@@ -58,14 +62,20 @@ class Architecture:
     layout: str = "pyramid"
     skips: bool = True
     upsampling: str = "deconv"
+    inner: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or not self.widths:
             raise UsageError(
                 f"widths {self.widths} and blocks {self.blocks} must have one entry for each level, and at least one"
             )
-        if not all(type(number) is int for number in (*self.widths, *self.blocks, self.scale, self.channels)):
-            raise UsageError(f"widths {self.widths}, blocks {self.blocks} and scale {self.scale} must be whole numbers")
+        if not all(
+            type(number) is int for number in (*self.widths, *self.blocks, *self.inner, self.scale, self.channels)
+        ):
+            raise UsageError(
+                f"widths {self.widths}, blocks {self.blocks}, inner widths {self.inner} and scale {self.scale} must be"
+                " whole numbers"
+            )
         if len(self.widths) > MAX_LEVELS:
             raise UsageError(f"a network has at most {MAX_LEVELS} levels, not {len(self.widths)}")
         if min(self.widths) < 1 or min(self.blocks) < 0:
@@ -81,6 +91,19 @@ class Architecture:
                 raise unknown_name(kind, name, valid)
         if self.layout == "rednet" and (len(self.widths) != 1 or self.blocks[0] < 1):
             raise UsageError(f"a rednet has one width and one number of layers, not {self.widths} and {self.blocks}")
+        count = 0 if self.layout == "rednet" else 2 * sum(self.blocks) - self.blocks[-1]
+        if self.inner and (len(self.inner) != count or min(self.inner) < 1):
+            raise UsageError(f"inner widths {self.inner} must be positive, one for each of the {count} residual blocks")
+
+    @property
+    def residual_blocks(self) -> dict[str, tuple[int, int]]:
+        """Of a pyramid: name of every residual block to its level and the channels between its convolutions."""
+        bottom = len(self.widths) - 1
+        stacks = [(f"encoder.{level}", level) for level in range(bottom)]
+        stacks += [("bottom", bottom), *((f"decoder.{level}", level) for level in range(bottom))]
+        levels = {f"{stack}.{at}": level for stack, level in stacks for at in range(self.blocks[level])}
+        inner = self.inner or [self.widths[level] for level in levels.values()]
+        return {name: (level, width) for (name, level), width in zip(levels.items(), inner, strict=True)}
 
     @property
     def size_multiple(self) -> int:
@@ -122,14 +145,12 @@ class Architecture:
         if self.layout == "rednet":
             # At full resolution every weight acts once at every pixel.
             return (self.parameters - self._rednet_biases) / self.scale**2
-        total = self.widths[0] * (KERNEL**2 * inputs + self.tail_kernel**2 * self.channels)
-        bottom = len(self.widths) - 1
-        for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
-            passes = 1 if level == bottom else 2
-            total += passes * blocks * 2 * (KERNEL * width) ** 2 / 4**level
-            if level < bottom:
-                down, up = 1, {"deconv": 1, "resize": KERNEL**2, "shuffle": 1}[self.upsampling]
-                total += (down + up) * width * self.widths[level + 1] / 4**level
+        total: float = self.widths[0] * (KERNEL**2 * inputs + self.tail_kernel**2 * self.channels)
+        for level, inner in self.residual_blocks.values():
+            total += 2 * KERNEL**2 * self.widths[level] * inner / 4**level
+        for level, (width, below) in enumerate(itertools.pairwise(self.widths)):
+            down, up = 1, {"deconv": 1, "resize": KERNEL**2, "shuffle": 1}[self.upsampling]
+            total += (down + up) * width * below / 4**level
         return float(total) / self.scale**2
 
     @property
@@ -140,18 +161,16 @@ class Architecture:
         if self.layout == "rednet":
             return ends + 2 * (self.blocks[0] - 1) * (KERNEL * self.widths[0]) ** 2 + self._rednet_biases
         total = ends + self.widths[0] + outer
-        bottom = len(self.widths) - 1
-        for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
-            passes = 1 if level == bottom else 2
-            total += passes * blocks * (2 * ((KERNEL * width) ** 2 + width) + (self.activation == "prelu"))
-            if level < bottom:
-                below = self.widths[level + 1]
-                up = {
-                    "deconv": 4 * below * width + width,
-                    "resize": KERNEL**2 * below * width + width,
-                    "shuffle": 4 * (below * width + width),
-                }
-                total += 4 * width * below + below + up[self.upsampling]
+        for level, inner in self.residual_blocks.values():
+            width = self.widths[level]
+            total += 2 * KERNEL**2 * width * inner + width + inner + (self.activation == "prelu")
+        for width, below in itertools.pairwise(self.widths):
+            up = {
+                "deconv": 4 * below * width + width,
+                "resize": KERNEL**2 * below * width + width,
+                "shuffle": 4 * (below * width + width),
+            }
+            total += 4 * width * below + below + up[self.upsampling]
         return total
 
     @property

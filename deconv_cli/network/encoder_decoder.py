@@ -16,11 +16,11 @@ RESIDUAL_GAIN = 0.1
 class ResidualBlock(nn.Module):
     """Convolution, activation, convolution, added to the input (He et al. 2016, without normalisation)."""
 
-    def __init__(self, width: int, activation: str) -> None:
+    def __init__(self, width: int, inner: int, activation: str) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, KERNEL, padding=KERNEL // 2)
+        self.conv1 = nn.Conv2d(width, inner, KERNEL, padding=KERNEL // 2)
         self.activation = find_activation(activation).build()
-        self.conv2 = nn.Conv2d(width, width, KERNEL, padding=KERNEL // 2)
+        self.conv2 = nn.Conv2d(inner, width, KERNEL, padding=KERNEL // 2)
 
     def initialise(self, activation: Activation, residual_gain: float) -> None:
         """Match the parameters to the activation; see `EncoderDecoder.initialise`."""
@@ -98,9 +98,11 @@ class EncoderDecoder(RestorationNetwork):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         widths, blocks = architecture.widths, architecture.blocks
+        inner = iter(width for _, width in architecture.residual_blocks.values())
 
         def level(i: int) -> nn.Sequential:
-            return nn.Sequential(*(ResidualBlock(widths[i], architecture.activation) for _ in range(blocks[i])))
+            made = (ResidualBlock(widths[i], next(inner), architecture.activation) for _ in range(blocks[i]))
+            return nn.Sequential(*made)
 
         steps = range(len(widths) - 1)
         self.head = nn.Conv2d(

@@ -31,7 +31,7 @@ class FitConfig:
 
     Attributes
     ----------
-    activation, layout, widths, blocks, skips, upsampling
+    activation, layout, widths, blocks, skips, upsampling, inner
         Shape of the network: see `deconv_cli.network.description.Architecture`. Empty widths or blocks mean the task's
         own, or those of RED30 for a rednet.
     initialisation
@@ -66,6 +66,7 @@ class FitConfig:
     blocks: tuple[int, ...] = ()
     skips: bool = True
     upsampling: str = "deconv"
+    inner: tuple[int, ...] = ()
     initialisation: str = "matched"
     residual_gain: float = 0.1
     augment: tuple[str, ...] = ("flip", "rotate")
@@ -135,6 +136,7 @@ class FitConfig:
             layout=self.layout,
             skips=self.skips,
             upsampling=self.upsampling,
+            inner=self.inner,
         )
 
     @property
@@ -301,7 +303,7 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 def _as_type_of(default: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - TOML values
     if isinstance(default, tuple) and isinstance(value, list | tuple):
-        return tuple(_as_type_of(default[0] if default else 0.0, entry, name) for entry in value)
+        return tuple(_as_type_of(default[0] if default else 0, entry, name) for entry in value)
     if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if type(value) is type(default):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -385,8 +386,11 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     """
     weights = load_weights(path)
     theirs, ours = weights.description.architecture, config.architecture
-    alike = dataclasses.replace(theirs, condition_planes=ours.condition_planes, scale=ours.scale, blocks=ours.blocks)
     deeper = len(theirs.blocks) == len(ours.blocks) and all(map(operator.le, theirs.blocks, ours.blocks))
+    free: dict[str, Any] = {"condition_planes": ours.condition_planes, "scale": ours.scale}
+    if not theirs.inner:
+        free["blocks"] = ours.blocks
+    alike = dataclasses.replace(theirs, **free)
     if alike != ours or not deeper or theirs.condition_planes < ours.condition_planes:
         raise UsageError(f"{path}: its network is {theirs}, from which the {ours} asked for cannot start")
     taken = {name: torch.from_numpy(array) for name, array in weights.parameters.items()}
