@@ -11,6 +11,7 @@ import typer
 from deconv_cli._version import __version__
 from deconv_cli.cli.bench import bench
 from deconv_cli.cli.classify import classify
+from deconv_cli.cli.compress import compress
 from deconv_cli.cli.degrade import degrade
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.models import models
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (restore, train, score, degrade, bench, study, classify):
+for command in (restore, train, score, degrade, bench, study, classify, compress):
     app.command()(command)
 app.add_typer(models, name="models")
 

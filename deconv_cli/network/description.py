@@ -17,6 +17,8 @@ LAYOUTS = ("pyramid", "rednet")
 UPSAMPLINGS = ("deconv", "resize", "shuffle")
 MAX_LEVELS = 8
 """More would ask for pictures of hundreds of pixels a side at least, and a stranger's file for any amount."""
+MAX_BLOCKS = 1000
+"""Of all levels together; a stranger's file could ask for any number."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Architecture:
             raise UsageError(f"a network has at most {MAX_LEVELS} levels, not {len(self.widths)}")
         if min(self.widths) < 1 or min(self.blocks) < 0:
             raise UsageError(f"widths {self.widths} must be positive and blocks {self.blocks} not negative")
+        if sum(self.blocks) > MAX_BLOCKS:
+            raise UsageError(f"a network has at most {MAX_BLOCKS} blocks, not {sum(self.blocks)}")
         if self.scale < 1:
             raise UsageError(f"the scale must be at least 1, not {self.scale}")
         find_activation(self.activation)
@@ -91,6 +95,9 @@ class Architecture:
                 raise unknown_name(kind, name, valid)
         if self.layout == "rednet" and (len(self.widths) != 1 or self.blocks[0] < 1):
             raise UsageError(f"a rednet has one width and one number of layers, not {self.widths} and {self.blocks}")
+        self._check_inner()
+
+    def _check_inner(self) -> None:
         count = 0 if self.layout == "rednet" else 2 * sum(self.blocks) - self.blocks[-1]
         if self.inner and (len(self.inner) != count or min(self.inner) < 1):
             raise UsageError(f"inner widths {self.inner} must be positive, one for each of the {count} residual blocks")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.network.activations import Activation, find_activation
 from deconv_cli.network.description import KERNEL, Architecture
+from deconv_cli.network.quantization import Quantization
 
 Value = TypeVar("Value")
 """What an engine calls the features between two layers."""
@@ -38,6 +40,8 @@ class Layer:
         Of the windows in the input; of a transposed convolution in the output.
     transposed
         Which of the two it is.
+    quantization
+        What inputs and kernel are rounded to, if it runs in eight bits; `kernel` is rounded already.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Layer:
     bias: NDArray[np.float32]
     stride: int
     transposed: bool
+    quantization: Quantization | None = None
 
     @property
     def padding(self) -> int:
@@ -71,7 +76,13 @@ class Graph(Protocol[Value]):
         """Double both sides, four channels in a row becoming 2 x 2 pixels of one (Shi et al. 2016)."""
 
 
-def draw_residual(graph: Graph[Value], x: Value, architecture: Architecture, parameters: Parameters) -> Value:
+def draw_residual(
+    graph: Graph[Value],
+    x: Value,
+    architecture: Architecture,
+    parameters: Parameters,
+    quantization: Mapping[str, Quantization] = MappingProxyType({}),
+) -> Value:
     """Draw what `deconv_cli.network.encoder_decoder.RestorationNetwork.residual` computes.
 
     Parameters
@@ -80,21 +91,26 @@ def draw_residual(graph: Graph[Value], x: Value, architecture: Architecture, par
         What draws.
     x
         Picture and condition planes, stacked: N x (channels + condition_planes) x H x W.
-    architecture, parameters
-        The network.
+    architecture, parameters, quantization
+        The network: see `deconv_cli.network.weights.Weights`.
 
     Raises
     ------
     ValueError
         If a parameter is missing, left over, or of another shape than the architecture has.
     """
-    drawing = _Drawing(graph, architecture, parameters)
+    drawing = _Drawing(graph, architecture, parameters, quantization=quantization)
     drawn = drawing.tail(drawing.features(x))
     drawing.finish()
     return drawn
 
 
-def check_parameters(architecture: Architecture, parameters: Parameters, classes: int = 0) -> None:
+def check_parameters(
+    architecture: Architecture,
+    parameters: Parameters,
+    classes: int = 0,
+    quantization: Mapping[str, Quantization] = MappingProxyType({}),
+) -> None:
     """Refuse parameters that are not those of the network, or of a classifier around it.
 
     Raises
@@ -102,7 +118,7 @@ def check_parameters(architecture: Architecture, parameters: Parameters, classes
     ValueError
         If one is missing, left over, or of another shape than the architecture has.
     """
-    drawing = _Drawing(_Nothing(), architecture, parameters, "body." if classes else "")
+    drawing = _Drawing(_Nothing(), architecture, parameters, "body." if classes else "", quantization)
     drawing.features(None)
     if classes:
         drawing.take("dense.weight", (classes, architecture.widths[0]), within="")
@@ -121,14 +137,23 @@ class _Drawing(Generic[Value]):
         See `draw_residual`.
     prefix
         What the names of the parameters start with.
+    quantization
+        See `draw_residual`.
     """
 
     def __init__(
-        self, graph: Graph[Value], architecture: Architecture, parameters: Parameters, prefix: str = ""
+        self,
+        graph: Graph[Value],
+        architecture: Architecture,
+        parameters: Parameters,
+        prefix: str = "",
+        quantization: Mapping[str, Quantization] = MappingProxyType({}),
     ) -> None:
         self.graph, self.architecture, self.parameters, self.prefix = graph, architecture, parameters, prefix
+        self.quantization = quantization
         self.activation = find_activation(architecture.activation)
         self.taken: set[str] = set()
+        self.convolutions: set[str] = set()
 
     def take(self, name: str, shape: tuple[int, ...], within: str | None = None) -> NDArray[np.float32]:
         """Return a parameter of the network, or of what is around it if `within` is another prefix."""
@@ -141,7 +166,7 @@ class _Drawing(Generic[Value]):
 
     def finish(self) -> None:
         """Refuse parameters that the network does not have."""
-        if left := self.parameters.keys() - self.taken:
+        if left := self.parameters.keys() - self.taken or self.quantization.keys() - self.convolutions:
             raise ValueError(f"{min(left)} is not of this network")
 
     def features(self, x: Value) -> Value:
@@ -180,8 +205,9 @@ class _Drawing(Generic[Value]):
         width = self.architecture.widths[level]
         for number in range(self.architecture.blocks[level]):
             block = f"{name}.{number}"
-            inner = self.activate(self.convolve(x, f"{block}.conv1", width, width), f"{block}.activation")
-            x = self.graph.add(self.convolve(inner, f"{block}.conv2", width, width), x)
+            _, inner = self.architecture.residual_blocks[block]
+            residual = self.activate(self.convolve(x, f"{block}.conv1", width, inner), f"{block}.activation")
+            x = self.graph.add(self.convolve(residual, f"{block}.conv2", inner, width), x)
         return x
 
     def upsample(self, x: Value, name: str, inputs: int, outputs: int) -> Value:
@@ -223,7 +249,11 @@ class _Drawing(Generic[Value]):
         """Draw a convolution, or a transposed one."""
         channels = (inputs, outputs) if transposed else (outputs, inputs)
         weight = self.take(f"{name}.weight", (*channels, kernel, kernel))
-        return self.graph.convolve(x, Layer(name, weight, self.take(f"{name}.bias", (outputs,)), stride, transposed))
+        bias, quantization = self.take(f"{name}.bias", (outputs,)), self.quantization.get(name)
+        self.convolutions.add(name)
+        if quantization and quantization.scales.shape != ((1, outputs) if transposed else (outputs, 1)) + (1, 1):
+            raise ValueError(f"{name}.scales is not one for each of {outputs} outputs")
+        return self.graph.convolve(x, Layer(name, weight, bias, stride, transposed, quantization))
 
     def activate(self, x: Value, name: str) -> Value:
         """Draw an activation."""

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deconv_cli._version import __version__
 from deconv_cli.network.activations import Activation
 from deconv_cli.network.graph import Layer, draw_residual
+from deconv_cli.network.quantization import Quantization
 from deconv_cli.network.weights import Weights
 
 OPSET = 20
@@ -29,7 +30,7 @@ def build_model(weights: Weights) -> onnx.ModelProto:
     """
     architecture = weights.description.architecture
     graph = _Graph()
-    last = draw_residual(graph, "image", architecture, weights.parameters)
+    last = draw_residual(graph, "image", architecture, weights.parameters, weights.quantization)
     graph.node("Identity", [last], "residual")
     planes = architecture.channels + architecture.condition_planes
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", planes, "height", "width"])
@@ -62,10 +63,10 @@ class _Graph:
         return name
 
     def convolve(self, x: str, layer: Layer) -> str:
-        kernel, bias = (
-            self.tensor(f"{layer.name}.{name}", values)
-            for name, values in (("weight", layer.kernel), ("bias", layer.bias))
-        )
+        bias = self.tensor(f"{layer.name}.bias", layer.bias)
+        kernel = "" if layer.quantization else self.tensor(f"{layer.name}.weight", layer.kernel)
+        if layer.quantization:
+            x, kernel = self.quantize(x, layer), self.kernel_int8(layer, layer.quantization)
         return self.node(
             "ConvTranspose" if layer.transposed else "Conv",
             [x, kernel, bias],
@@ -74,6 +75,19 @@ class _Graph:
             strides=[layer.stride] * 2,
             pads=[layer.padding] * 4,
         )
+
+    def quantize(self, x: str, layer: Layer) -> str:
+        assert layer.quantization
+        how = layer.quantization
+        scale = self.tensor(f"{layer.name}.input_scale", np.array(how.input_scale, np.float32))
+        zero = self.tensor(f"{layer.name}.zero_point", np.array(how.zero_point, np.uint8))
+        return self.node("DequantizeLinear", [self.node("QuantizeLinear", [x, scale, zero]), scale, zero])
+
+    def kernel_int8(self, layer: Layer, how: Quantization) -> str:
+        kernel = self.tensor(f"{layer.name}.weight", how.to_int8(layer.kernel))
+        scales = self.tensor(f"{layer.name}.scales", how.scales.ravel())
+        zeros = self.tensor(f"{layer.name}.zeros", np.zeros(how.scales.size, np.int8))
+        return self.node("DequantizeLinear", [kernel, scales, zeros], axis=int(layer.transposed))
 
     def activate(self, x: str, activation: Activation, slope: NDArray[np.float32] | None) -> str:
         match activation.name:

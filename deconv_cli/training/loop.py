@@ -23,6 +23,7 @@ from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import write_atomically
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import find_precision
+from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
 from deconv_cli.tasks import Task, find_task
 from deconv_cli.training.augmentation import PAIRED
@@ -141,6 +142,7 @@ def train(
     resume: Path | None = None,
     max_seconds: float = 20 * 60,
     watch_gradients: bool = False,
+    adapt: Callable[[RestorationNetwork], None] = lambda _: None,
     device: torch.device | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -167,6 +169,9 @@ def train(
         Time for a training whose steps are not given.
     watch_gradients
         Measure gradients, updates and activations every `LOG_EVERY` steps, log them and warn of what is wrong.
+    adapt
+        Changes the network in place before the first step, not its parameters; as quantisation does, whose effect is
+        to be trained away.
     device
         Where to train; the processor by default.
     report
@@ -204,6 +209,7 @@ def train(
         if not config.steps:
             config = _with_timed_steps(config, pictures, task, device, parameters=parameters, max_seconds=max_seconds)
         state = new_state(config, device, parameters)
+    adapt(state.network)
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
     provenance = _provenance(folders, pictures, paired, init)
     watch = GradientWatch(config.activation) if watch_gradients else None
@@ -313,7 +319,7 @@ def train_step(
     degraded, clean = (to_tensor(patches, device) for patches in (batch.degraded, batch.clean))
     dtype = find_precision(config.precision, device)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        output = state.network(degraded, _condition(task, batch, device))
+        output = state.network(degraded, condition_of(task, batch, device))
     loss, norm, taken = descend(state.network, state.optimizers, compute_loss(config.loss, output - clean), config.clip)
     if taken:
         _update_average(state, config.ema)
@@ -322,7 +328,8 @@ def train_step(
     return loss, norm
 
 
-def _condition(task: Task, batch: Batch, device: torch.device) -> Tensor | None:
+def condition_of(task: Task, batch: Batch, device: torch.device) -> Tensor | None:
+    """Return what the network is told about the levels of a batch: N numbers, or None for a blind one."""
     conditions = [task.condition(float(level)) for level in batch.levels]
     return None if None in conditions else torch.tensor(conditions, device=device)
 

@@ -13,6 +13,7 @@ from openvino import opset13 as ops
 from deconv_cli.network.activations import Activation
 from deconv_cli.network.container import thread_limit
 from deconv_cli.network.graph import Layer, draw_residual
+from deconv_cli.network.quantization import LEVELS, Quantization
 from deconv_cli.network.weights import Weights
 
 HINTS = {
@@ -44,7 +45,7 @@ def build_model(weights: Weights) -> openvino.Model:
     """Return the network as a model of OpenVINO, for any number of pictures of any size."""
     architecture = weights.description.architecture
     image = ops.parameter([-1, architecture.channels + architecture.condition_planes, -1, -1], np.float32, name="image")
-    residual = draw_residual(_Graph(), image, architecture, weights.parameters)
+    residual = draw_residual(_Graph(), image, architecture, weights.parameters, weights.quantization)
     return openvino.Model([ops.result(residual, name="residual")], [image], weights.description.name)
 
 
@@ -53,12 +54,22 @@ class _Graph:
 
     def convolve(self, x: Node, layer: Layer) -> Node:
         kernel, bias = ops.constant(layer.kernel), ops.constant(layer.bias[None, :, None, None])
+        if layer.quantization:
+            x, kernel = self.quantize(x, layer.quantization), self.constant_int8(layer.kernel, layer.quantization)
         strides, padding = [layer.stride] * 2, [layer.padding] * 2
         if layer.transposed:
             drawn = ops.convolution_backprop_data(x, kernel, strides, pads_begin=padding, pads_end=padding)
         else:
             drawn = ops.convolution(x, kernel, strides, padding, padding, [1, 1])
         return ops.add(drawn, bias)
+
+    def quantize(self, x: Node, how: Quantization) -> Node:
+        # What OpenVINO fuses with the neighbouring convolutions, and takes as the sign to run them in int8.
+        low, high = (ops.constant(np.full((1, 1, 1, 1), bound, np.float32)) for bound in how.input_range)
+        return ops.fake_quantize(x, low, high, low, high, LEVELS + 1)
+
+    def constant_int8(self, kernel: NDArray[np.float32], how: Quantization) -> Node:
+        return ops.multiply(ops.convert(ops.constant(how.to_int8(kernel)), "f32"), ops.constant(how.scales))
 
     def activate(self, x: Node, activation: Activation, slope: NDArray[np.float32] | None) -> Node:
         if activation.name == "none":

@@ -1,0 +1,303 @@
+"""A compression from beginning to end: prune, fine-tune, quantise, fine-tune, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deconv_cli.compression.calibration import draw_crops
+from deconv_cli.compression.pruning import choose_channels, find_importance, prune
+from deconv_cli.compression.quantisation import Choice, calibrate, choose_layers, find_bias_errors, quantise
+from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.network.description import Description
+from deconv_cli.network.fake_quantization import fake_quantize
+from deconv_cli.network.weights import Weights, load_weights, save_weights
+from deconv_cli.tasks import find_task
+from deconv_cli.training.config import OPTIMIZERS, TrainConfig, config_from_dict
+from deconv_cli.training.data import PictureSet, split_pictures
+from deconv_cli.training.loop import Progress, RunFiles, train
+
+PRUNED_RATE, ROUNDED_RATE = 0.3, 0.05
+"""Learning rates of the fine-tunings, as shares of the optimiser's own: a pruned network has more to learn again."""
+ADAM_SHARE = 0.05
+"""Rate of Adam over that of Muon, as in the defaults of the training."""
+DISK_TYPES: dict[str, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.float32}
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What is to be done.
+
+    Attributes
+    ----------
+    prune
+        Share of the multiply-adds to take out, as whole channels.
+    quantize
+        ``int8``, or empty.
+    max_loss
+        Most that quantisation may cost at any of `levels`, in dB; layers stay in float until it does not.
+    finetune
+        Steps of training after pruning, and again with rounding.
+    levels
+        Degradation levels to measure at; empty means those that the task reports.
+    precision
+        Number format on disk of what is not int8: ``fp16`` or ``fp32``.
+    lr, batch, patch, seed
+        Of the fine-tuning; 0 or None means what the weights were trained with, and for the rate a share of the
+        optimiser's own.
+    """
+
+    prune: float = 0.0
+    quantize: str = ""
+    max_loss: float = 0.05
+    finetune: int = 0
+    levels: tuple[float, ...] = ()
+    precision: str = "fp16"
+    lr: float = 0.0
+    batch: int | None = None
+    patch: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for message, broken in {
+            "give --prune FRACTION, --quantize int8, or both": not self.prune and not self.quantize,
+            f"--prune takes a share of the multiply-adds from 0 to 1, not {self.prune:g}": not 0 <= self.prune < 1,
+            f"--quantize takes int8, not '{self.quantize}'": self.quantize not in ("", "int8"),
+            f"--max-loss is a number of decibels, not {self.max_loss:g}": not self.max_loss >= 0,
+            f"--precision takes {' or '.join(DISK_TYPES)}, not '{self.precision}'": self.precision not in DISK_TYPES,
+            "--finetune must not be negative": self.finetune < 0,
+        }.items():
+            if broken:
+                raise UsageError(message)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What came out of it.
+
+    Attributes
+    ----------
+    weights
+        The compressed weights.
+    choice
+        Which layers run in eight bits, if any were to.
+    """
+
+    weights: Weights
+    choice: Choice | None
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """How a caller follows a compression.
+
+    Attributes
+    ----------
+    stage
+        Told in words what begins.
+    trained
+        Called after every step of a fine-tuning.
+    layers
+        Wraps the names of layers, to show progress.
+    stop
+        Asked after every step of a fine-tuning; on True the compression ends.
+    """
+
+    stage: Callable[[str], None] = lambda _: None
+    trained: Callable[[Progress], None] = lambda _: None
+    layers: Callable[[Iterable[str]], Iterable[str]] = lambda names: names
+    stop: Callable[[], bool] = lambda: False
+
+
+SILENT = Callbacks()
+
+
+def compress(
+    source: Path,
+    folders: Sequence[Path],
+    out: Path,
+    wanted: Compression,
+    *,
+    validation: Path | None = None,
+    callbacks: Callbacks = SILENT,
+) -> Compressed | None:
+    """Make a smaller and faster network of a trained one.
+
+    Parameters
+    ----------
+    source
+        Weights of a restoration, in float.
+    folders
+        Clean pictures to decide by and to train on.
+    out
+        Where the compressed weights go; the files of the fine-tunings go into a folder of the same name beside them.
+    wanted
+        What to do.
+    validation
+        Pictures to validate the fine-tunings on; by default a tenth of the others is held out, as in a training.
+    callbacks
+        How to follow it.
+
+    Returns
+    -------
+    Compressed or None
+        None if it was stopped; then nothing was written to `out`.
+
+    Raises
+    ------
+    UsageError
+        If the weights cannot be compressed so.
+    DeconvError
+        If weights or pictures cannot be used, or a fine-tuning diverges.
+    """
+    weights = load_weights(source)
+    recipe = weights.recipe
+    refuse(weights, source, wanted)
+    task = find_task(weights.description.task)
+    config, levels = training_config(weights, wanted), levels_to_measure(weights.description, wanted.levels)
+    pictures = PictureSet(split_pictures(folders, validation)[0], config.patch)
+    tune = functools.partial(_finetune, folders=folders, validation=validation, callbacks=callbacks)
+    history = dataclasses.asdict(wanted) | {"levels": list(wanted.levels), "of": weights.sha256}
+    files, choice = RunFiles(out), None
+
+    if wanted.prune:
+        callbacks.stage(f"pruning {wanted.prune:.0%} of the multiply-adds")
+        crops = draw_crops(pictures, config, task, {*levels, *config.level_range})
+        importance = find_importance(weights.build(), crops, task, config.loss)
+        weights = prune(weights, choose_channels(config.architecture, importance, wanted.prune))
+        config = dataclasses.replace(config, inner=weights.description.architecture.inner)
+        if wanted.finetune:
+            tuned = tune(weights, files.folder / "pruned.safetensors", _with_rate(config, wanted, PRUNED_RATE))
+            if tuned is None:
+                return None
+            weights = tuned
+    if wanted.quantize:
+        callbacks.stage("choosing the layers to run in eight bits")
+        crops = draw_crops(pictures, config, task, {*levels, *config.level_range})
+        measured = {level: crops[level] for level in levels}
+        network = weights.build()
+        choice = choose_layers(
+            network,
+            calibrate(network, crops, task),
+            measured,
+            task,
+            max_loss=wanted.max_loss,
+            progress=callbacks.layers,
+        )
+        if not choice.quantization:
+            raise DeconvError(
+                f"{source}: no layer can run in eight bits at a loss of {wanted.max_loss:g} dB; allow more by --max-loss"
+            )
+        history |= {"in_float": choice.in_float, "sensitivity": dict(choice.sensitivity)}
+        if wanted.finetune:
+            adapt = functools.partial(fake_quantize, quantization=choice.quantization, round_kernels=True)
+            tuned = tune(
+                weights, files.folder / "rounded.safetensors", _with_rate(config, wanted, ROUNDED_RATE), adapt=adapt
+            )
+            if tuned is None:
+                return None
+            weights = quantise(tuned, choice.quantization)
+        else:
+            errors = find_bias_errors(network, choice.quantization, crops, task)
+            weights = quantise(weights, choice.quantization, errors)
+    weights = dataclasses.replace(
+        weights,
+        description=dataclasses.replace(weights.description, name=out.stem),
+        recipe={**recipe, "inner": list(weights.description.architecture.inner), "compression": history},
+    )
+    save_weights(out, weights, dtype=DISK_TYPES[wanted.precision])
+    return Compressed(weights, choice)
+
+
+def refuse(weights: Weights, source: Path, wanted: Compression) -> None:
+    """Refuse weights that cannot be compressed, or not so.
+
+    Raises
+    ------
+    UsageError
+        If so.
+    """
+    if weights.description.classes:
+        raise UsageError(f"{source}: these weights tell classes apart; only restorations can be compressed")
+    if weights.quantization:
+        raise UsageError(f"{source}: these weights are in int8 already; give those in float that they were made from")
+    if wanted.prune and weights.description.architecture.layout == "rednet":
+        raise UsageError(f"{source}: a rednet cannot be pruned, since all of its layers are on a skip; quantize it")
+
+
+def training_config(weights: Weights, wanted: Compression) -> TrainConfig:
+    """Return the configuration that the weights were trained with, for their shape and with what is asked for."""
+    description = weights.description
+    architecture = description.architecture
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    recipe: dict[str, Any] = {key: value for key, value in weights.recipe.items() if key in names}
+    shape = {
+        name: getattr(architecture, name)
+        for name in ("activation", "layout", "widths", "blocks", "skips", "upsampling", "inner", "scale")
+    }
+    given = {"batch": wanted.batch, "patch": wanted.patch, "seed": wanted.seed}
+    values = {
+        **recipe,
+        **shape,
+        **{name: value for name, value in given.items() if value is not None},
+        "task": description.task,
+        "level_range": list(description.level_range),
+        "steps": wanted.finetune,
+    }
+    return config_from_dict(values, description.name)
+
+
+def _with_rate(config: TrainConfig, wanted: Compression, share: float) -> TrainConfig:
+    lr = wanted.lr or share * OPTIMIZERS[config.optimizer]
+    return dataclasses.replace(config, lr=lr, adam_lr=lr * ADAM_SHARE)
+
+
+def levels_to_measure(description: Description, levels: Sequence[float]) -> tuple[float, ...]:
+    """Return the levels given, or those that the task reports and the weights were trained for.
+
+    Raises
+    ------
+    UsageError
+        If one is outside the range of the training, or given for super-resolution, whose level is its scale.
+    """
+    low, high = description.level_range
+    if description.scale > 1 and levels:
+        raise UsageError("the level of super-resolution is its scale; leave --levels out")
+    if outside := [level for level in levels if not low <= level <= high]:
+        raise UsageError(f"--levels {outside[0]:g} is outside the range {low:g} to {high:g} of the weights")
+    reported = [level for level in find_task(description.task).report_levels if low <= level <= high]
+    return tuple(levels or reported or ((low + high) / 2,))
+
+
+def _finetune(
+    weights: Weights,
+    out: Path,
+    config: TrainConfig,
+    *,
+    folders: Sequence[Path],
+    validation: Path | None,
+    callbacks: Callbacks,
+    adapt: Callable[[Any], None] = lambda _: None,
+) -> Weights | None:
+    """Train on from the weights, by `deconv_cli.training.loop.train`, and return the best; None if it was stopped."""
+    callbacks.stage(f"fine-tuning for {config.steps} steps at a rate of {config.lr:g}")
+    start = out.with_name(f"{out.stem}-start.safetensors")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(start, weights, dtype=np.float32)
+    result = train(
+        folders,
+        out,
+        config,
+        validation=validation,
+        init=start,
+        adapt=adapt,
+        report=callbacks.trained,
+        stop=callbacks.stop,
+    )
+    return load_weights(out) if result.step == result.steps else None

@@ -1,0 +1,309 @@
+"""Compression: what is pruned and rounded computes what it should, and costs what the report says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from deconv_cli.compression.calibration import draw_crops, mean_psnr
+from deconv_cli.compression.calibration import run as run_network
+from deconv_cli.compression.compress import Compression, compress, training_config
+from deconv_cli.compression.pruning import choose_channels, find_importance, prune
+from deconv_cli.compression.quantisation import best_range, calibrate, choose_layers, find_bias_errors, quantise
+from deconv_cli.network.description import Architecture, Description
+from deconv_cli.network.encoder_decoder import build_network
+from deconv_cli.network.engines import ENGINES
+from deconv_cli.network.quantization import Quantization
+from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
+from deconv_cli.restoration.restorer import Restorer
+from deconv_cli.tasks import find_task
+from deconv_cli.training.data import PictureSet
+
+DENOISE = find_task("denoise")
+LEVELS = (15.0, 50.0)
+RECIPE = {"batch": 2, "patch": 32, "gray_share": 0.0}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, picture in {
+        "astronaut": data.astronaut()[:96, 150:246],
+        "chelsea": data.chelsea()[80:176, 100:196],
+        "coffee": data.coffee()[100:196, 200:296],
+    }.items():
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    return folder
+
+
+def make_weights(architecture):
+    torch.manual_seed(0)
+    network = build_network(architecture, residual_gain=0.5)
+    return Weights(
+        Description("tiny", "denoise", architecture, (0.0, 75.0)), to_parameters(network.state_dict()), RECIPE
+    )
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return make_weights(Architecture((16, 24), (1, 2), "leaky_relu_0.2"))
+
+
+@pytest.fixture(scope="module")
+def crops(weights, pictures):
+    config = training_config(weights, Compression(quantize="int8"))
+    return draw_crops(PictureSet(sorted(pictures.iterdir()), 32), config, DENOISE, LEVELS)
+
+
+@pytest.fixture(scope="module")
+def rounded(weights, crops):
+    network = weights.build()
+    return quantise(weights, calibrate(network, crops, DENOISE))
+
+
+@pytest.fixture
+def file(weights, tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    save_weights(path, weights, dtype=np.float32)
+    return path
+
+
+def stacked(sides=(32, 48)):
+    x = np.random.default_rng(0).random((1, 4, *sides), dtype=np.float32)
+    x[:, 3] = 25 / 255
+    return x
+
+
+def test_channels_that_do_nothing_are_the_ones_that_go(weights, crops):
+    """What is left computes the same, where some channels had no influence."""
+    dead = {"encoder.0.0": range(3, 11), "bottom.1": [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 1, 3, 5, 7]}
+    parameters = dict(weights.parameters)
+    for name, channels in dead.items():
+        kernel = parameters[f"{name}.conv2.weight"].copy()
+        kernel[:, list(channels)] = 0
+        parameters[f"{name}.conv2.weight"] = kernel
+    weights = dataclasses.replace(weights, parameters=parameters)
+    architecture = weights.description.architecture
+    fraction = (18 * 16 * 8 + 18 * 24 * 16 / 4) / architecture.multiply_adds
+    importance = find_importance(weights.build(), crops, DENOISE, "l1")
+    pruned = prune(weights, choose_channels(architecture, importance, fraction))
+    smaller = pruned.description.architecture
+    assert smaller.inner == (8, 24, 8, 16)
+    assert smaller.multiply_adds == pytest.approx((1 - fraction) * architecture.multiply_adds)
+    x = torch.from_numpy(stacked())
+    torch.testing.assert_close(pruned.build().residual(x), weights.build().residual(x))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.45])
+def test_a_fraction_is_reached_and_not_by_much_exceeded(fraction):
+    architecture = Architecture((16, 24), (1, 2))
+    rng = np.random.default_rng(0)
+    importance = {name: rng.random(width) for name, (_, width) in architecture.residual_blocks.items()}
+    kept = choose_channels(architecture, importance, fraction)
+    inner = tuple(map(len, kept.values()))
+    assert min(inner) >= 8
+    assert all(width % 8 == 0 for width in inner)
+    left = dataclasses.replace(architecture, inner=inner).multiply_adds / architecture.multiply_adds
+    assert 1 - fraction - 18 * 16 * 8 / architecture.multiply_adds < left <= 1 - fraction
+
+
+def test_the_range_that_rounds_best_clips_what_is_rare():
+    even = np.random.default_rng(0).uniform(-1, 3, 20_000).astype(np.float32)
+    assert best_range(even) == pytest.approx((even.min(), even.max()), rel=0.03)
+    tailed = np.random.default_rng(0).standard_t(3, 20_000).astype(np.float32)
+    low, high = best_range(tailed)
+    assert high - low < 0.8 * (tailed.max() - tailed.min())
+    assert best_range(np.zeros(5, np.float32)) == (0, 0)
+
+
+def test_layers_in_int8_lose_little_and_the_file_keeps_them(weights, rounded, crops, tmp_path):
+    assert set(rounded.quantization) == {
+        name.removesuffix(".weight")
+        for name, array in weights.parameters.items()
+        if array.ndim == 4 and not name.startswith(("head", "tail"))
+    }
+    before, after = (mean_psnr(each.build(), crops, DENOISE) for each in (weights, rounded))
+    assert after != before
+    assert after == pytest.approx(before, abs=0.1)
+
+    path = tmp_path / "int8.safetensors"
+    save_weights(path, rounded, dtype=np.float32)
+    loaded = load_weights(path)
+    assert path.stat().st_size < 0.5 * 4 * loaded.description.parameters
+    x = torch.from_numpy(stacked())
+    torch.testing.assert_close(loaded.build().residual(x), rounded.build().residual(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("upsampling", ["deconv", "resize", "shuffle"])
+def test_engines_round_as_torch_does(name, upsampling, crops):
+    pytest.importorskip(name)
+    weights = make_weights(Architecture((8, 16), (1, 1), "leaky_relu_0.2", upsampling=upsampling))
+    network = weights.build()
+    rounded = quantise(weights, calibrate(network, crops, DENOISE))
+    x = stacked()
+    expected = rounded.build().residual(torch.from_numpy(x)).numpy()
+    error = ENGINES[name].load(rounded, "cpu", "fp32").run(x) - expected
+    loss = network.residual(torch.from_numpy(x)).numpy() - expected
+    # A number half-way between two may be rounded either way.
+    assert np.abs(error).mean() < 0.1 * np.abs(loss).mean()
+    assert np.abs(error).max() < 0.02 * np.abs(expected).max()
+
+
+def test_openvino_computes_in_int8(rounded):
+    openvino = pytest.importorskip("openvino")
+    from deconv_cli.network.engines.openvino import build_model
+
+    compiled = openvino.Core().compile_model(build_model(rounded), "CPU")
+    nodes = compiled.get_runtime_model().get_ordered_ops()
+    kinds = [str(node.get_rt_info()["primitiveType"].value) for node in nodes]
+    if not any("avx512" in kind for kind in kinds):
+        pytest.skip("kernels in int8 are named otherwise here")
+    assert sum(kind.endswith("I8") and kind.startswith("brg") for kind in kinds) >= len(rounded.quantization) / 2
+
+
+@torch.no_grad()
+def test_sensitive_layers_stay_in_float(weights, crops):
+    network = weights.build()
+    quantization = calibrate(network, crops, DENOISE)
+    # A layer that is told far too wide a range loses all detail.
+    quantization["encoder.0.0.conv1"] = dataclasses.replace(quantization["encoder.0.0.conv1"], input_scale=0.5)
+    # What the network makes is nearly the truth here, so that every error is a loss.
+    truth = {level: run_network(network, batch, DENOISE).permute(0, 2, 3, 1).numpy() for level, batch in crops.items()}
+    noise = np.random.default_rng(0).normal(0, 0.02, truth[15.0].shape).astype(np.float32)
+    crops = {level: dataclasses.replace(batch, clean=truth[level] + noise) for level, batch in crops.items()}
+    choice = choose_layers(network, quantization, crops, DENOISE, max_loss=0.2)
+    assert choice.in_float[0] == "encoder.0.0.conv1"
+    assert max(choice.sensitivity, key=choice.sensitivity.get) == "encoder.0.0.conv1"
+    assert choice.loss <= 0.2
+    assert choice.quantization
+    assert not choose_layers(network, quantization, crops, DENOISE, max_loss=0).quantization
+
+
+def test_corrected_biases_keep_the_means(weights, crops):
+    """A coarse rounding moves the mean of a layer's outputs; the correction takes that back."""
+    network = weights.build()
+    how = calibrate(network, crops, DENOISE)["bottom.0.conv1"]
+    quantization = {"bottom.0.conv1": dataclasses.replace(how, input_scale=how.input_scale * 40)}
+    errors = find_bias_errors(network, quantization, crops, DENOISE)
+    assert np.abs(errors["bottom.0.conv1"]).max() > 1e-3
+    corrected = quantise(weights, quantization, errors)
+    outputs = []
+    for each in (network, quantise(weights, quantization).build(), corrected.build()):
+        layer, seen = each.get_submodule("bottom.0.conv1"), []
+        layer.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output.mean((0, 2, 3))))
+        mean_psnr(each, crops, DENOISE)
+        outputs.append(torch.stack(seen).mean(0))
+    expected, rounded, kept = outputs
+    torch.testing.assert_close(kept, expected, rtol=0, atol=1e-4)
+    assert (rounded - expected).abs().max() > 1e-3
+
+
+def test_training_on_rounded_layers_wins_back_what_rounding_costs(file, pictures, tmp_path):
+    """Ranges and kernels in eight bits, trained through: the result is int8 and runs."""
+    out = tmp_path / "out.safetensors"
+    result = compress(file, [pictures], out, Compression(quantize="int8", finetune=4, levels=LEVELS, max_loss=5))
+    assert result is not None
+    loaded = load_weights(out)
+    assert loaded.quantization.keys() == result.weights.quantization.keys() != set()
+    assert loaded.recipe["compression"]["finetune"] == 4
+    moved = loaded.parameters["head.weight"] - load_weights(file).parameters["head.weight"]
+    assert 0 < np.abs(moved).max() < 0.05
+    picture = data.chelsea()[:40, :56]
+    assert Restorer(out).restore(picture, noise_level=15).pixels.shape == picture.shape
+
+
+def test_pruned_and_rounded_from_the_command_line(run, file, pictures, tmp_path):
+    out = tmp_path / "small.safetensors"
+    options = ("--prune", 0.3, "--quantize", "int8", "--finetune", 3, "--max-loss", 5, "--levels", "15,50")
+    ran = run("compress", file, pictures, *options, "--out", out, "--json")
+    assert ran.code == 0, ran.stderr
+    before, after = (ran.json["networks"][name] for name in ("before", "after"))
+    assert after["multiply_adds"] <= 0.7 * before["multiply_adds"]
+    assert after["bytes"] < before["bytes"] / 2
+    assert (before["in_int8"], after["in_int8"] > 0.8) == (0, True)
+    assert {row["level"] for row in ran.json["scores"]["rows"]} == {15, 50}
+    saved = json.loads((out.with_suffix("") / "report.json").read_text())
+    assert saved["networks"]["after"]["bytes"] == out.stat().st_size
+    with Image.open(out.with_suffix("") / "report.png") as plot:
+        assert plot.width > 500
+    noisy = tmp_path / "noisy.png"
+    Image.fromarray(data.chelsea()[:40, :56]).save(noisy)
+    assert run("restore", "--weights", out, noisy, tmp_path / "restored.png").code == 0
+
+    again = run("compress", out, pictures, "--quantize", "int8", "--out", tmp_path / "again.safetensors")
+    assert again.code == 2
+    assert "int8 already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--prune FRACTION, --quantize int8"),
+        (("--prune", 1.5), "from 0 to 1"),
+        (("--prune", 0.97), "at most"),
+        (("--quantize", "int4"), "int8"),
+        (("--quantize", "int8", "--levels", "90"), "range 0 to 75"),
+        (("--quantize", "int8", "--precision", "bf16"), "fp16 or fp32"),
+        (("--quantize", "int8", "--out", "w.pt"), ".safetensors"),
+        (("--quantize", "int8", "--val", "nowhere"), "no such folder"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_written(
+    run, file, pictures, tmp_path, monkeypatch, arguments, message
+):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    ran = run("compress", file, pictures, *arguments)
+    assert ran.code == 2
+    assert message in ran.stderr
+    assert not list(folder.iterdir())
+
+
+def test_other_weights_and_existing_outputs_are_refused(run, file, pictures, tmp_path):
+    assert run("compress", file, "--quantize", "int8").code == 2  # no folder
+    classifier = Weights(Description("c", "classify", Architecture((4,), (1,)), (0, 0), classes=("a", "b")), {})
+    with pytest.raises(Exception, match="classes"):
+        from deconv_cli.compression.compress import refuse
+
+        refuse(classifier, file, Compression(quantize="int8"))
+    taken = tmp_path / "taken.safetensors"
+    taken.write_bytes(b"precious")
+    ran = run("compress", file, pictures, "--quantize", "int8", "--out", taken)
+    assert ran.code == 2
+    assert taken.read_bytes() == b"precious"
+
+
+def test_a_foreign_quantization_is_refused(rounded, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from deconv_cli.errors import DeconvError
+
+    path = tmp_path / "int8.safetensors"
+    save_weights(path, rounded)
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
+    name = next(iter(rounded.quantization))
+    for part, value in {
+        "scales": np.zeros_like(rounded.quantization[name].scales),
+        "input": np.array([np.nan, 3], np.float32),
+        "weight": np.zeros((2, 2, 3, 3), np.int8),
+    }.items():
+        save_file(load_file(path) | {f"{name}.{part}": value}, tmp_path / "strange.safetensors", metadata)
+        with pytest.raises(DeconvError, match=r"strange\.safetensors"):
+            load_weights(tmp_path / "strange.safetensors")
+
+
+def test_zero_is_exact_and_ranges_hold_what_they_should():
+    how = Quantization.of(np.ones((2, 1, 3, 3), np.float32), 0.5, 3.0, transposed=False)
+    assert how.zero_point == 0
+    low, high = how.input_range
+    assert (low, high) == pytest.approx((0, 3))
+    assert how.scales.shape == (2, 1, 1, 1)
