@@ -192,7 +192,8 @@ def compress(
         )
         if not choice.quantization:
             raise DeconvError(
-                f"{source}: no layer can run in eight bits at a loss of {wanted.max_loss:g} dB; allow more by --max-loss"
+                f"{source}: no layer can run in eight bits and lose at most {wanted.max_loss:g} dB; give a higher"
+                " --max-loss"
             )
         history |= {"in_float": choice.in_float, "sensitivity": dict(choice.sensitivity)}
         if wanted.finetune:

@@ -60,12 +60,14 @@ class Choice:
 def calibrate(network: RestorationNetwork, crops: Crops, task: Task) -> dict[str, Quantization]:
     """Find for every layer the range of inputs that rounds with the least squared error."""
     seen: dict[str, list[NDArray[np.float32]]] = {}
+    bounds: dict[str, tuple[float, float]] = {}
 
     def look(name: str, inputs: tuple[Tensor, ...]) -> None:
         flat = inputs[0].flatten().numpy()
-        # An odd step meets all channels, whatever their number.
-        picked = flat[:: (flat.size // SAMPLES) | 1]
-        seen.setdefault(name, []).append(np.concatenate((picked, [flat.min(), flat.max()])))
+        # An odd step meets all places of a row, whatever its length.
+        seen.setdefault(name, []).append(flat[:: (flat.size // SAMPLES) | 1].copy())
+        low, high = bounds.get(name, (0.0, 0.0))
+        bounds[name] = min(low, float(flat.min())), max(high, float(flat.max()))
 
     layers = _layers(network)
     handles = [
@@ -79,16 +81,23 @@ def calibrate(network: RestorationNetwork, crops: Crops, task: Task) -> dict[str
     return {
         name: Quantization.of(
             layer.weight.numpy(),
-            *best_range(np.concatenate(seen[name])),
+            *best_range(np.concatenate(seen[name]), *bounds[name]),
             transposed=isinstance(layer, nn.ConvTranspose2d),
         )
         for name, layer in layers.items()
     }
 
 
-def best_range(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the lowest and the highest value to tell apart, such that rounding and clipping err least."""
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+def best_range(values: NDArray[np.float32], low: float, high: float) -> tuple[float, float]:
+    """Return the share of the range from `low` to `high`, around zero, in which rounding and clipping err least.
+
+    Parameters
+    ----------
+    values
+        A sample of what is to be rounded; being one, it holds few of the rare values that make the range wide.
+    low, high
+        The least (at most 0) and the greatest (at least 0) of all.
+    """
 
     def squared_error(share: float) -> float:
         step = max(share * (high - low) / LEVELS, 1e-12)
