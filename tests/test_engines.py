@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 
+from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.network import container
 from deconv_cli.network.activations import ACTIVATIONS
 from deconv_cli.network.description import UPSAMPLINGS, Architecture, Description
 from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.engines import ENGINES
+from deconv_cli.network.engines import openvino as openvino_engine
 from deconv_cli.network.graph import check_parameters
 from deconv_cli.network.weights import Weights, to_parameters
+from deconv_cli.restoration.restorer import Restorer
 
 PYRAMID = {"widths": (4, 6, 8), "blocks": (1, 2, 1)}
 REDNET = {"widths": (6,), "blocks": (5,), "layout": "rednet"}
@@ -64,3 +74,163 @@ def test_parameters_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=r"head.bias|extra|up.1.bias"):
             check_parameters(architecture, wrong)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_restores_alike(engine, tiny_weights):
+    pytest.importorskip(engine)
+    image = data.chelsea()[60:125, 100:171]
+    expected = Restorer(tiny_weights, engine="torch", precision="fp32").restore(image.astype(np.float32) / 255)
+    result = Restorer(tiny_weights, engine=engine, precision="fp32").restore(image.astype(np.float32) / 255, tile=32)
+    assert (result.engine, result.fallback) == (engine, None)
+    assert np.abs(result.pixels - expected.pixels).max() <= 1e-4 / 255
+    assert np.abs(expected.pixels - image / 255).max() > 0.05
+
+
+def test_bf16_is_as_near_to_float32_as_that_of_torch():
+    image = data.chelsea()[60:124, 100:164].astype(np.float32) / 255
+    full = Restorer("denoise", precision="fp32").restore(image, noise_level=15).pixels
+    errors = {}
+    for engine in ("openvino", "torch"):
+        half = Restorer("denoise", precision="bf16", engine=engine).restore(image, noise_level=15)
+        assert (half.engine, half.precision) == (engine, "bf16")
+        errors[engine] = np.sqrt(np.square(half.pixels - full).mean())
+    assert 0 < errors["openvino"] <= 1.2 * errors["torch"] < 0.3 / 255
+
+
+class Broken:
+    """An engine that gives the same number everywhere, or an error."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def run(self, x):
+        if isinstance(self.result, Exception):
+            raise self.result
+        return np.full_like(x[:, :3], self.result)
+
+
+def break_engines(monkeypatch, restorer, results):
+    """Replace engines, by name and number format."""
+    load = restorer._runner._load
+
+    def broken(kind, precision):
+        key = (kind.name, precision)
+        return Broken(results[key]) if key in results else load(kind, precision)
+
+    monkeypatch.setattr(restorer._runner, "_load", broken)
+
+
+@pytest.mark.parametrize("harm", [RuntimeError("no such instruction\nmore"), DeconvError("not installed"), np.nan])
+def test_an_engine_that_does_not_work_gives_way_once(tiny_weights, monkeypatch, caplog, harm):
+    image = data.chelsea()[60:100, 100:140]
+    expected = Restorer(tiny_weights, precision="fp32", engine="torch").restore(image, noise_level=20).pixels
+    restorer = Restorer(tiny_weights, precision="fp32")
+    break_engines(monkeypatch, restorer, {("openvino", "fp32"): harm, ("onnxruntime", "fp32"): harm})
+    for _ in range(2):
+        result = restorer.restore(image, noise_level=20)
+        assert result.engine == "torch"
+        assert np.array_equal(result.pixels, expected)
+    reason = "its output is not finite" if isinstance(harm, float) else str(harm).partition("\n")[0]
+    assert result.fallback == f"openvino: {reason}; onnxruntime: {reason}"
+    warned = [record.getMessage() for record in caplog.records]
+    assert warned == [f"{name}: {reason}; going on with torch" for name in ("openvino", "onnxruntime")]
+
+
+def test_output_that_is_not_finite_is_done_again_in_float32(tiny_weights, monkeypatch, caplog):
+    image = data.chelsea()[60:100, 100:140]
+    expected = Restorer(tiny_weights, precision="fp32").restore(image, noise_level=20)
+    restorer = Restorer(tiny_weights, precision="bf16")
+    break_engines(monkeypatch, restorer, {("openvino", "bf16"): np.inf})
+    result = restorer.restore(image, noise_level=20)
+    assert np.array_equal(result.pixels, expected.pixels)
+    assert (result.engine, result.fallback) == ("openvino", None)
+    assert "not finite in bf16" in caplog.text
+
+
+def test_what_no_engine_can_do_fails_and_costs_no_engine(tiny_weights, monkeypatch):
+    image = data.chelsea()[60:100, 100:140]
+    restorer = Restorer(tiny_weights, precision="fp32")
+    break_engines(monkeypatch, restorer, {(name, "fp32"): np.nan for name in ENGINES})
+    with pytest.raises(DeconvError, match="not finite; check the weights"):
+        restorer.restore(image, noise_level=20)
+    assert restorer._runner.fallback is None
+    break_engines(monkeypatch, restorer, {(name, "fp32"): RuntimeError(f"{name} is broken") for name in ENGINES})
+    with pytest.raises(DeconvError, match=r"openvino is broken; onnxruntime is broken; torch is broken"):
+        restorer.restore(image, noise_level=20)
+
+
+def test_an_engine_asked_for_by_name_does_not_give_way(tiny_weights, monkeypatch):
+    restorer = Restorer(tiny_weights, precision="fp32", engine="openvino")
+    break_engines(monkeypatch, restorer, {("openvino", "fp32"): RuntimeError("no such instruction")})
+    with pytest.raises(DeconvError, match="no such instruction"):
+        restorer.restore(data.chelsea()[:40, :40], noise_level=20)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, openvino_engine.__name__)
+    with pytest.raises(UsageError, match=r"openvino cannot be imported .*install"):
+        Restorer(tiny_weights, engine="openvino")
+    assert Restorer(tiny_weights).restore(data.chelsea()[:40, :40]).engine != "openvino"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "openvin"}, "did you mean 'openvino'"),
+        ({"engine": "onnxruntime", "precision": "bf16"}, "onnxruntime does not run in bf16"),
+        ({"engine": "openvino", "device": "cuda"}, "cuda"),
+    ],
+)
+def test_engines_that_do_not_go_with_the_rest_are_refused(tiny_weights, options, message):
+    with pytest.raises(UsageError, match=message):
+        Restorer(tiny_weights, **options)
+
+
+def test_the_command_tells_the_engine(run, tmp_path, tiny_weights):
+    Image.fromarray(data.chelsea()[:64, :64]).save(tmp_path / "in.png")
+    options = ("--weights", tiny_weights, "--noise-level", 20, "--device", "cpu", "--json")
+    line = run("restore", tmp_path / "in.png", tmp_path / "a.png", *options).json_lines[0]
+    assert (line["engine"], line["fallback"]) == ("openvino", None)
+    line = run("restore", tmp_path / "in.png", tmp_path / "b.png", *options, "--engine", "torch").json_lines[0]
+    assert (line["engine"], line["fallback"]) == ("torch", None)
+    wrong = run("restore", tmp_path / "in.png", tmp_path / "c.png", *options, "--engine", "tensor")
+    assert wrong.code == 2
+    assert "unknown engine" in wrong.stderr
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_restoring_imports_no_torch(tmp_path, tiny_weights):
+    Image.fromarray(data.chelsea()[:64, :64]).save(tmp_path / "in.png")
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from deconv_cli.cli.app import run\n"
+        "raise SystemExit(run(sys.argv[1:]))"
+    )
+    arguments = ["restore", tmp_path / "in.png", tmp_path / "out.png", "--noise-level", "20", "--device", "cpu"]
+    for weights in (tiny_weights, "denoise"):
+        command = [sys.executable, "-c", code, *map(str, arguments), "--weights", str(weights), "--overwrite"]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "torch" not in done.stderr
+        assert Image.open(tmp_path / "out.png").size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("version", "quota", "threads"),
+    [(2, "150000 100000", 2), (2, "50000 100000", 1), (2, "max 100000", None), (1, "200000", 2), (1, "-1", None)],
+)
+def test_threads_keep_to_the_share_of_the_container(tmp_path, monkeypatch, version, quota, threads):
+    root, place = tmp_path / "cgroup", "box/inner"
+    folder = root / place if version == 2 else root / "cpu" / place
+    folder.mkdir(parents=True)
+    (folder / ("cpu.max" if version == 2 else "cpu.cfs_quota_us")).write_text(f"{quota}\n")
+    if version == 1:
+        (folder / "cpu.cfs_period_us").write_text("100000\n")
+    membership = tmp_path / "membership"
+    membership.write_text(f"4:cpu,cpuacct:/{place}\n" if version == 1 else f"0::/{place}\n")
+    monkeypatch.setattr(container, "CGROUPS", root)
+    monkeypatch.setattr(container, "MEMBERSHIP", membership)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(os.cpu_count())), raising=False)
+    assert container.thread_limit() == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert container.thread_limit() == 7

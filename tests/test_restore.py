@@ -17,6 +17,7 @@ from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.weights import Weights, save_weights, to_parameters
 from deconv_cli.restoration.restorer import Restorer
+from deconv_cli.restoration.running import Runner
 
 TYPES = {"uint8": 255, "uint16": 65535, "float32": 1}
 
@@ -169,43 +170,22 @@ def test_transparent_pixels_stay_and_do_not_show(tiny):
     assert np.array_equal(first[..., 3], image[..., 3])
 
 
-class OutOfMemoryAbove:
-    """A network that has memory for small tiles only."""
-
-    def __init__(self, network, pixels):
-        self.network, self.pixels = network, pixels
-
-    def residual(self, x):
-        if x.shape[2] * x.shape[3] > self.pixels:
-            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
-        return self.network.residual(x)
-
-
 def test_out_of_memory_goes_on_with_smaller_tiles(tiny_weights, monkeypatch):
     restorer = Restorer(tiny_weights, precision="fp32")
     image = picture((500, 500, 3))
     expected = restorer.restore(image, noise_level=20, tile="off").pixels
-    network = restorer.weights.build().to(memory_format=torch.channels_last)
-    monkeypatch.setattr(restorer, "_network", lambda dtype: OutOfMemoryAbove(network, 300 * 300))
+    run, most = Runner.run, 300 * 300
+
+    def scarce(self, x, precision):
+        if x.shape[2] * x.shape[3] > most:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+        return run(self, x, precision)
+
+    monkeypatch.setattr(Runner, "run", scarce)
     assert np.abs(restorer.restore(image, noise_level=20, tile="off").pixels - expected).max() <= 1e-4 / 255
-    monkeypatch.setattr(restorer, "_network", lambda dtype: OutOfMemoryAbove(network, 10))
+    most = 10
     with pytest.raises(deconv.DeconvError, match="memory"):
         restorer.restore(image, noise_level=20)
-
-
-def test_output_that_is_not_finite_is_done_again_in_float32(tiny_weights, monkeypatch):
-    restorer = Restorer(tiny_weights, precision="bf16")
-    image = picture((32, 32, 3), "uint8")
-    expected = Restorer(tiny_weights, precision="fp32").restore(image, noise_level=20).pixels
-    build = restorer._network
-
-    class Broken:
-        @staticmethod
-        def residual(x):
-            return x[:, :3] * float("nan")
-
-    monkeypatch.setattr(restorer, "_network", lambda dtype: build(dtype) if dtype == torch.float32 else Broken)
-    assert np.array_equal(restorer.restore(image, noise_level=20).pixels, expected)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def bench(
     tta: shared.Tta = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
+    engine: shared.Engine = "auto",
     recursive: shared.Recursive = False,
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a table too; an earlier one is replaced.")
@@ -93,7 +94,7 @@ def bench(
     if not paths:
         raise NoPicturesError(f"{folder}: no picture was found in this folder")
     names = weights or _own_weights(task or ("sr" if scale else "denoise"), scale, required=not against)
-    restorers = {name: Restorer(name, device=device, precision=precision) for name in names}
+    restorers = {name: Restorer(name, device=device, precision=precision, engine=engine) for name in names}
     first = next(iter(restorers.values()), None)
     aim = find_task(task or ("sr" if scale else first.task.name if first else "denoise"))
     conditions = Conditions(

@@ -26,6 +26,13 @@ Precision = Annotated[
         help="Number format; auto: bf16 for 8-bit pictures where the processor has it natively, else fp32.",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|openvino|onnxruntime|torch",
+        help="What runs the network; auto: the fastest one that works here.",
+    ),
+]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Look into folders inside folders.")]
 Weights = Annotated[
     str | None,

@@ -106,6 +106,7 @@ def restore(
     tta: shared.Tta = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
+    engine: shared.Engine = "auto",
     tile: Annotated[
         str,
         typer.Option(
@@ -281,6 +282,7 @@ def restore(
         weights=weights,
         device=device,
         precision=precision,
+        engine=engine,
         sheet=compare,
         may_replace=overwrite or resume,
         workers=jobs,
@@ -359,6 +361,7 @@ class Request:
     weights: str | None
     device: str
     precision: str
+    engine: str
     sheet: Path | None
     may_replace: bool
     workers: int
@@ -391,7 +394,7 @@ class Request:
         """Load the network given, once it is clear that there is work to do; weights given fix the task."""
         from deconv_cli.restoration.restorer import Restorers
 
-        restorers = Restorers(self.weights, self.device, self.precision)
+        restorers = Restorers(self.weights, self.device, self.precision, self.engine)
         if restorers.only and self.options.task == "auto":
             return restorers, replace(self.options, task=restorers.only.task.name)
         return restorers, self.options

@@ -23,7 +23,7 @@ from deconv_cli.restoration.planning import Job
 from deconv_cli.restoration.resume import ResumeRecord
 
 if TYPE_CHECKING:
-    from deconv_cli.restoration.restorer import Restorers  # imports torch
+    from deconv_cli.restoration.restorer import Restorers
 
 Status = Literal["restored", "copied", "complete", "planned", "failed"]
 
@@ -54,6 +54,10 @@ class Outcome:
         Sizes of the files, or null.
     seconds
         Time from decoding to having written, or null.
+    engine
+        Name of the engine that ran the network, or null.
+    fallback
+        Which engines were to run it and why they did not, or null.
     warnings
         What could not be kept.
     error
@@ -73,6 +77,8 @@ class Outcome:
     input_bytes: int | None = None
     output_bytes: int | None = None
     seconds: float | None = None
+    engine: str | None = None
+    fallback: str | None = None
     warnings: tuple[str, ...] = ()
     error: str | None = None
 
@@ -145,6 +151,8 @@ def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outco
         decision=first.decision + more,
         noise_level=first.noise_level,
         scale=first.scale,
+        engine=first.engine,
+        fallback=first.fallback,
         width=picture.width,
         height=picture.height,
         pages=picture.count,

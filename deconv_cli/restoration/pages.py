@@ -15,7 +15,7 @@ from deconv_cli.images.tiff import GEOMETRY_TAGS
 from deconv_cli.restoration.decision import Decision, decide
 
 if TYPE_CHECKING:
-    from deconv_cli.restoration.restorer import Restorer, Restorers  # imports torch
+    from deconv_cli.restoration.restorer import Restored, Restorer, Restorers
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,10 @@ class Done:
         Output side over input side.
     weights
         Name and sha256 of the weights, or None.
+    engine
+        Name of the engine that ran the network, or None.
+    fallback
+        Which engines were to run it and why they did not, or None.
     warnings
         What could not be kept.
     """
@@ -121,6 +125,8 @@ class Done:
     noise_level: float | None = None
     scale: int = 1
     weights: tuple[str, str] | None = None
+    engine: str | None = None
+    fallback: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -161,7 +167,7 @@ def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, 
     # Of the whole page: the level of a part may be estimated otherwise.
     level = restorer.find_noise_level(frame.pixels, level if level is not None else "auto")
     window = _Window(frame, options.crop, restorer) if options.crop else None
-    restored, precision = _restore_layers(window.frame if window else frame, restorer, level, options)
+    restored, result = _restore_layers(window.frame if window else frame, restorer, level, options)
     if window:
         restored = window.cut(restored)
     if largest != 1:
@@ -169,10 +175,12 @@ def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, 
     scale = restorer.description.scale
     done = Done(
         task,
-        f"{task}: {_describe(restorer, decision, level, options)}, {precision}",
+        f"{task}: {_describe(restorer, decision, level, options)}, {result.precision}",
         None if level is None else round(level, 2),
         scale,
         (restorer.description.name, restorer.weights.sha256),
+        result.engine,
+        result.fallback,
     )
     if options.stamp:
         restored = dataclasses.replace(restored, stamp=_facts(done, options))
@@ -206,7 +214,7 @@ def _describe(restorer: Restorer, decision: Decision | None, level: float | None
     return f"noise level {level:.1f} ({'estimated' if options.noise_level == 'auto' else 'given'})"
 
 
-def _restore_layers(frame: Frame, restorer: Restorer, level: float | None, options: Options) -> tuple[Frame, str]:
+def _restore_layers(frame: Frame, restorer: Restorer, level: float | None, options: Options) -> tuple[Frame, Restored]:
     how: dict[str, Any] = {
         "noise_level": "auto" if level is None else level,
         "strength": options.strength,
@@ -216,7 +224,7 @@ def _restore_layers(frame: Frame, restorer: Restorer, level: float | None, optio
     }
     result = restorer.restore(frame.pixels, alpha=frame.alpha, **how)
     black = None if frame.black is None else restorer.restore(frame.black, **how).pixels
-    return dataclasses.replace(frame, pixels=result.pixels, alpha=result.alpha, black=black), result.precision
+    return dataclasses.replace(frame, pixels=result.pixels, alpha=result.alpha, black=black), result
 
 
 def _normalised(frame: Frame) -> tuple[Frame, float]:

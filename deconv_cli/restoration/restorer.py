@@ -5,25 +5,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import bleed_alpha, from_float, to_float, upscale
 from deconv_cli.network.bundled import bundled_weights, find_weights
-from deconv_cli.network.device import find_device, find_precision
-from deconv_cli.network.encoder_decoder import RestorationNetwork, stack_condition
+from deconv_cli.network.device import ITEM_SIZES, choose_device, choose_precision
+from deconv_cli.network.engines import ENGINES, find_engines
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.blending import WINDOW, blend
+from deconv_cli.restoration.running import Runner, out_of_memory, self_ensemble
 from deconv_cli.restoration.tiling import Span, even_core, spans
 from deconv_cli.tasks import TASKS, Task, find_task
 
@@ -33,7 +32,6 @@ Pixels = NDArray[Any]
 MIRRORED = 32
 """Pixels that the picture goes on for, mirrored, beyond its border: the zeros that a convolution takes there instead
 would be an edge, and discolour what lies beside it."""
-PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +48,10 @@ class Restored:
         The noise level that the network was given, on the 0..255 scale; None for a blind one.
     precision
         Number format the network ran in: ``fp32``, ``bf16`` or ``fp16``.
+    engine
+        Name of the engine that ran it.
+    fallback
+        Which engines were to run it and why they did not, or None.
     alpha
         The transparency given beside the picture, enlarged by bicubic interpolation with it; or None.
     """
@@ -57,6 +59,8 @@ class Restored:
     pixels: Pixels
     noise_level: float | None
     precision: str
+    engine: str
+    fallback: str | None = None
     alpha: Pixels | None = None
 
 
@@ -67,7 +71,7 @@ class _Pass:
     noise_level: float | None
     strength: float
     chroma: float
-    dtype: torch.dtype
+    precision: str
     tta: bool
 
 
@@ -83,11 +87,13 @@ class Restorer:
     precision
         ``fp32``, ``bf16``, ``fp16``, or ``auto``: bfloat16 for 8-bit pictures where the processor has it natively,
         else float32.
+    engine
+        What runs the network: ``openvino``, ``onnxruntime``, ``torch``, or ``auto``: the fastest one that works.
 
     Raises
     ------
     DeconvError
-        If weights, device or precision cannot be had.
+        If weights, device, precision or engine cannot be had.
 
     Examples
     --------
@@ -97,16 +103,21 @@ class Restorer:
     (64, 64, 3)
     """
 
-    def __init__(self, weights: str | Path = "denoise", *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        weights: str | Path = "denoise",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        engine: str = "auto",
+    ) -> None:
         self.weights = load_weights(find_weights(weights))
         self.description = self.weights.description
         if self.description.classes:
             raise UsageError(f"{weights}: these weights tell classes apart; use them with deconv classify")
         self.task = find_task(self.description.task)
-        self.device = find_device(device)
-        self.precision = precision
-        find_precision(precision, self.device)
-        self._networks: dict[torch.dtype, RestorationNetwork] = {}
+        self.device, self.precision = check_engine(engine, device, precision), precision
+        self._runner = Runner(self.weights, self.device, engine)
 
     def restore(
         self,
@@ -169,17 +180,18 @@ class Restorer:
             assert inner.alpha is not None
             return dataclasses.replace(inner, pixels=np.dstack((inner.pixels, inner.alpha)))
         level = self.find_noise_level(image, noise_level)
-        how = _Pass(level, strength, chroma, self._dtype_for(image.dtype), tta)
+        how = _Pass(level, strength, chroma, self.precision_for(image.dtype), tta)
         visible = image if alpha is None else bleed_alpha(image, alpha)
         height, width = image.shape[:2]
-        pixels = self._run(visible, how, self._core(tile, height, width, how.dtype))
+        pixels = self._run(visible, how, self._core(tile, height, width, how.precision))
         scale = self.description.scale
         if alpha is not None and scale == 1:
             hidden = alpha == 0
             pixels[hidden] = image[hidden]
         elif alpha is not None:
             alpha = from_float(upscale(to_float(alpha), scale), alpha.dtype)
-        return Restored(pixels, level, PRECISION_NAMES[how.dtype], alpha)
+        engine = self._runner.engine_for(how.precision)
+        return Restored(pixels, level, how.precision, engine, self._runner.fallback, alpha)
 
     def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float | None:
         """Return the level to tell the network: the one given, or the estimate, within the range of the training.
@@ -227,19 +239,17 @@ class Restorer:
 
     def precision_for(self, image_dtype: np.dtype[Any]) -> str:
         """Return the number format that the network runs in for pictures of this type."""
-        return PRECISION_NAMES[self._dtype_for(image_dtype)]
+        engine = ENGINES.get(self._runner.engine)
+        if self.precision == "auto" and (image_dtype != np.uint8 or (engine and "bf16" not in engine.precisions)):
+            return "fp32"
+        return choose_precision(self.precision, self.device)
 
-    def _dtype_for(self, image_dtype: np.dtype[Any]) -> torch.dtype:
-        if self.precision == "auto" and image_dtype != np.uint8:
-            return torch.float32
-        return find_precision(self.precision, self.device)
-
-    def _core(self, tile: int | Literal["auto", "off"], height: int, width: int, dtype: torch.dtype) -> tuple[int, int]:
+    def _core(self, tile: int | Literal["auto", "off"], height: int, width: int, precision: str) -> tuple[int, int]:
         """Return height and width of the tiles' cores."""
         architecture = self.description.architecture
         if tile == "auto":
-            free = memory.available_on(self.device.type)
-            largest = memory.tile_side(architecture, dtype.itemsize, free) // architecture.size_multiple
+            free = memory.available_on(self.device)
+            largest = memory.tile_side(architecture, ITEM_SIZES[precision], free) // architecture.size_multiple
             largest, multiple = max(1, largest) * architecture.size_multiple, architecture.size_multiple
             return even_core(height, largest, multiple), even_core(width, largest, multiple)
         if tile == "off":
@@ -257,7 +267,7 @@ class Restorer:
             try:
                 self._fill(output, image, how, core)
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 smaller = self.description.architecture.round_up(max(core) // 2)
                 if smaller < memory.SMALLEST_TILE:
@@ -289,50 +299,39 @@ class Restorer:
     def _run_tile(self, patch: Pixels, how: _Pass) -> Pixels:
         """Restore one tile with its context; its sides are multiples of the network's stride."""
         given, scale = to_float(patch), self.description.scale
-        image = torch.from_numpy(given).to(self.device)
-        image = image[None, None].expand(-1, 3, -1, -1) if image.ndim == 2 else image.permute(2, 0, 1)[None]
-        residual = self._residual(image, how)[0]
-        residual = residual.mean(0) if patch.ndim == 2 else residual.permute(1, 2, 0)
-        added: NDArray[np.float32] = residual.cpu().numpy()
+        stacked = self._stack(given, how.noise_level)
+        run = functools.partial(self._runner.run, precision=how.precision)
+        residual = (self_ensemble(run, stacked) if how.tta else run(stacked))[0]
+        added = residual.mean(0) if patch.ndim == 2 else residual.transpose(1, 2, 0)
         level = how.noise_level if scale == 1 else None
         blended = blend(upscale(given, scale), added, strength=how.strength, chroma=how.chroma, noise_level=level)
         return from_float(blended, patch.dtype)
 
-    @torch.inference_mode()
-    def _residual(self, image: Tensor, how: _Pass) -> Tensor:
-        """Run the network on a 1 x 3 x H x W tile and return what is to be added, float32."""
-        told = None if how.noise_level is None else self.task.condition(how.noise_level)
-        condition = None if told is None else torch.tensor([told], device=self.device)
-        stacked = stack_condition(image, condition).to(how.dtype, memory_format=torch.channels_last)
-        network = self._network(how.dtype).residual
-        output = self_ensemble(network, stacked) if how.tta else network(stacked).float()
-        if bool(torch.isfinite(output).all()):
-            return output
-        if how.dtype == torch.float32:
-            raise DeconvError("the network's output is not finite; check the weights and the input for NaN")
-        log.warning("the network's output is not finite in %s; running in float32", how.dtype)
-        return self._residual(image, dataclasses.replace(how, dtype=torch.float32))
-
-    def _network(self, dtype: torch.dtype) -> RestorationNetwork:
-        if dtype not in self._networks:
-            network = self.weights.build().to(self.device, dtype)
-            self._networks[dtype] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self._networks[dtype]
+    def _stack(self, image: NDArray[np.float32], noise_level: float | None) -> NDArray[np.float32]:
+        """Return what the network sees: the colours, three equal ones of a gray picture, and what it is told."""
+        architecture = self.description.architecture
+        planes = architecture.channels + architecture.condition_planes
+        stacked = np.empty((1, planes, *image.shape[:2]), np.float32)
+        stacked[0, : architecture.channels] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+        if noise_level is not None:
+            stacked[0, architecture.channels :] = self.task.condition(noise_level)
+        return stacked
 
 
-def self_ensemble(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Average a network's output over the eight symmetries of the square, turned back; float32."""
-    total: Tensor | None = None
-    for quarter_turns in range(4):
-        for mirrored in (False, True):
-            turned = torch.rot90(x, quarter_turns, (2, 3))
-            turned = turned.flip(3) if mirrored else turned
-            output = network(turned.contiguous(memory_format=torch.channels_last)).float()
-            output = output.flip(3) if mirrored else output
-            output = torch.rot90(output, -quarter_turns, (2, 3))
-            total = output if total is None else total + output
-    assert total is not None
-    return total / 8
+def check_engine(engine: str, device: str, precision: str) -> str:
+    """Return the device that an engine is to run on: ``cpu``, ``cuda`` or ``mps``.
+
+    Raises
+    ------
+    UsageError
+        If engine, device or precision are unknown, not there, or do not go together.
+    """
+    own = ENGINES[engine].devices if engine in ENGINES else ()
+    chosen = own[0] if device == "auto" and len(own) == 1 else choose_device(device)
+    find_engines(engine, chosen, "fp32" if precision == "auto" else choose_precision(precision, chosen))
+    if engine in ENGINES:
+        ENGINES[engine].require()
+    return chosen
 
 
 def check_image(image: Pixels) -> None:
@@ -351,11 +350,6 @@ def check_image(image: Pixels) -> None:
         raise UsageError("the picture holds values that are not finite")
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    words = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
-
-
 class Restorers:
     """The networks of a batch: the one given, or the bundled one of each task, loaded when first needed.
 
@@ -363,14 +357,15 @@ class Restorers:
     ----------
     weights
         Name or file of the only weights to use, or None.
-    device, precision
+    device, precision, engine
         See `Restorer`.
     """
 
-    def __init__(self, weights: str | None, device: str, precision: str) -> None:
-        self.only = Restorer(weights, device=device, precision=precision) if weights else None
+    def __init__(self, weights: str | None, device: str, precision: str, engine: str = "auto") -> None:
+        self.device = check_engine(engine, device, precision)
+        self.precision, self.engine = precision, engine
+        self.only = Restorer(weights, device=device, precision=precision, engine=engine) if weights else None
         self.bundled = bundled_weights()
-        self.device, self.precision = device, precision
 
     def of(self, task: str, scale: int | None = None) -> Restorer:
         """Return the network for a task, and for a scale if the task has several.
@@ -380,7 +375,9 @@ class Restorers:
         UsageError
             If the weights given are for another task or scale, or none are bundled for these.
         """
-        restorer = self.only or cached_restorer(own_weights(find_task(task), scale), self.device, self.precision)
+        restorer = self.only or cached_restorer(
+            own_weights(find_task(task), scale), self.device, self.precision, self.engine
+        )
         restorer.require(task, scale)
         return restorer
 
@@ -415,9 +412,9 @@ def own_weights(task: Task, scale: int | None = None) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def cached_restorer(weights: str | Path, device: str, precision: str) -> Restorer:
+def cached_restorer(weights: str | Path, device: str, precision: str, engine: str) -> Restorer:
     """Return a `Restorer`, the same one for the same arguments."""
-    return Restorer(weights, device=device, precision=precision)
+    return Restorer(weights, device=device, precision=precision, engine=engine)
 
 
 def restore(
@@ -432,6 +429,7 @@ def restore(
     tile: int | Literal["auto", "off"] = "auto",
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
 ) -> Pixels:
     """Restore a picture; the weights are loaded at the first call and kept.
 
@@ -447,7 +445,7 @@ def restore(
         For ``sr``: 2 (the default), 3 or 4.
     noise_level, strength, tta, tile
         See `Restorer.restore`.
-    weights, device, precision
+    weights, device, precision, engine
         See `Restorer`.
 
     Returns
@@ -471,6 +469,6 @@ def restore(
     ((96, 96), dtype('uint8'))
     """
     wanted = find_task(task or ("sr" if scale else "denoise"))
-    restorer = cached_restorer(weights or own_weights(wanted, scale), device, precision)
+    restorer = cached_restorer(weights or own_weights(wanted, scale), device, precision, engine)
     restorer.require(task, scale)
     return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deconv_cli.errors import DeconvError, UsageError, unknown_name
 
@@ -61,6 +61,19 @@ class EngineKind:
     precisions: tuple[str, ...]
     extra: str = ""
 
+    def require(self) -> None:
+        """Refuse an engine that is not installed.
+
+        Raises
+        ------
+        UsageError
+            If it is not.
+        """
+        try:
+            self._import()
+        except ImportError as error:
+            raise UsageError(self._explain(error)) from error
+
     def load(self, weights: Weights, device: str, precision: str) -> Engine:
         """Make the network ready to run.
 
@@ -70,14 +83,20 @@ class EngineKind:
             If the engine is not installed, or cannot be loaded or take the network.
         """
         try:
-            built: Engine = import_module(f"{__name__}.{self.name}").Engine(weights, device, precision)
+            built: Engine = self._import().Engine(weights, device, precision)
         except ImportError as error:
-            way_out = f"pip install 'deconv-cli[{self.extra}]'" if self.extra else "install deconv again"
-            raise DeconvError(f"the engine {self.name} cannot be imported ({error}); {way_out}") from error
+            raise DeconvError(self._explain(error)) from error
         except (RuntimeError, OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise DeconvError(f"the engine {self.name} cannot load the network ({reason})") from error
         return built
+
+    def _import(self) -> Any:  # noqa: ANN401 - a module
+        return import_module(f"{__name__}.{self.name}")
+
+    def _explain(self, error: ImportError) -> str:
+        way_out = f"pip install 'deconv-cli[{self.extra}]'" if self.extra else "install deconv again"
+        return f"the engine {self.name} cannot be imported ({error}); {way_out}"
 
     def refuse(self, device: str, precision: str) -> None:
         """Refuse a device or number format that the engine does not have.
