@@ -14,6 +14,7 @@ from deconv_cli.cli.classify import classify
 from deconv_cli.cli.compress import compress
 from deconv_cli.cli.degrade import degrade
 from deconv_cli.cli.exit_codes import ExitCode
+from deconv_cli.cli.export import export
 from deconv_cli.cli.models import models
 from deconv_cli.cli.restore import restore
 from deconv_cli.cli.score import score
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (restore, train, score, degrade, bench, study, classify, compress):
+for command in (restore, train, score, degrade, bench, study, classify, compress, export):
     app.command()(command)
 app.add_typer(models, name="models")
 

@@ -16,6 +16,7 @@ from deconv_cli.network.graph import Layer, draw_residual
 from deconv_cli.network.quantization import LEVELS, Quantization
 from deconv_cli.network.weights import Weights
 
+OPSET = "opset13"
 HINTS = {
     "fp32": {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"},
     "bf16": {"INFERENCE_PRECISION_HINT": "bf16", "EXECUTION_MODE_HINT": "PERFORMANCE"},

@@ -1,0 +1,224 @@
+"""Models that run without this project, checked against it before they are written."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deconv_cli._version import __version__
+from deconv_cli.errors import DeconvError, UsageError, unknown_name
+from deconv_cli.images.atomic import write_atomically
+from deconv_cli.network.weights import Weights
+
+if TYPE_CHECKING:
+    import onnx
+    import openvino
+
+Floats = NDArray[np.float32]
+Run = Callable[[Floats], Floats]
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+TOLERANCES = {"fp32": 0.05, "fp16": 0.5, "bf16": 4.0, "int8": 4.0}
+"""The largest difference to torch in float32 with which a model is written, on the 0..255 scale, by number format."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model that has been written.
+
+    Attributes
+    ----------
+    files
+        What was written.
+    precision
+        Number format of its kernels.
+    opset
+        Version of the operators that it needs.
+    difference
+        The largest difference to torch, on the 0..255 scale, by input.
+    """
+
+    files: tuple[str, ...]
+    precision: str
+    opset: str
+    difference: dict[str, float]
+
+
+def export(weights: Weights, path: Path, model_format: str, precision: str) -> Exported:
+    """Write a network as a model for pictures of any size.
+
+    Kernels are stored in the number format asked for; what runs the model decides which one it computes in.
+
+    Parameters
+    ----------
+    weights
+        The network.
+    path
+        The file to write, ``.onnx`` or ``.xml``; beside the latter goes a ``.bin``. Earlier ones are replaced.
+    model_format
+        ``onnx`` or ``openvino``.
+    precision
+        ``fp32``, ``fp16``, ``bf16``, or ``int8`` of weights that ``deconv compress`` quantised.
+
+    Raises
+    ------
+    UsageError
+        If the format or the precision is unknown, or does not go with the weights.
+    DeconvError
+        If a package is missing, the model does not compute what torch does, or it cannot be written.
+    """
+    if model_format not in SUFFIXES:
+        raise unknown_name("format", model_format, SUFFIXES)
+    if precision not in TOLERANCES:
+        raise unknown_name("precision", precision, TOLERANCES)
+    if weights.description.classes:
+        raise UsageError(
+            f"{weights.description.name}: these weights tell classes apart; only restorations are exported"
+        )
+    quantised = bool(weights.quantization)
+    if (precision == "int8") != quantised:
+        way_out = "deconv compress --quantize int8 makes some" if precision == "int8" else "give --precision int8"
+        state = "quantised" if quantised else "not quantised"
+        raise UsageError(f"{weights.description.name}: these weights are {state}; {way_out}")
+    try:
+        write = {"onnx": _write_onnx, "openvino": _write_openvino}[model_format]
+        return write(weights, path, precision)
+    except ImportError as error:
+        raise DeconvError(
+            f"a package to export with is missing ({error}); pip install 'deconv-cli[onnxruntime]'"
+        ) from error
+
+
+def metadata(weights: Weights) -> dict[str, str]:
+    """Return what a model says about itself."""
+    description = weights.description
+    architecture = description.architecture
+    low, high = description.level_range
+    return {
+        "name": description.name,
+        "task": description.task,
+        "level_range": f"{low:g} {high:g}",
+        "scale": str(architecture.scale),
+        "size_multiple": str(architecture.size_multiple),
+        "influence_radius": str(architecture.influence_radius),
+        "weights_sha256": weights.sha256,
+        "description": json.dumps(description.to_dict()),
+        "producer": f"deconv {__version__}",
+    }
+
+
+def compare(weights: Weights, run: Run, precision: str) -> dict[str, float]:
+    """Return the largest difference to torch on random numbers and on a photograph, on the 0..255 scale.
+
+    Raises
+    ------
+    DeconvError
+        If it is larger than rounding to the number format can make it.
+    """
+    import torch
+    from skimage import data
+
+    from deconv_cli.images.samples import to_float
+
+    architecture = weights.description.architecture
+    side = architecture.round_up(96)
+    astronaut = data.astronaut()  # type: ignore[no-untyped-call]
+    photograph = to_float(astronaut[64 : 64 + side, 160 : 160 + side + architecture.size_multiple])
+    rng = np.random.default_rng(0)
+    inputs = {
+        "random": rng.random((2, architecture.channels, side, side), np.float32),
+        "photograph": np.ascontiguousarray(photograph.transpose(2, 0, 1)[None]),
+    }
+    network, differences = weights.build(), {}
+    for name, image in inputs.items():
+        told = np.full((len(image), architecture.condition_planes, *image.shape[2:]), 25 / 255, np.float32)
+        stacked = np.concatenate((image, told), 1)
+        with torch.inference_mode():
+            expected = network.residual(torch.from_numpy(stacked)).numpy()
+        differences[name] = float(np.abs(run(stacked) - expected).max()) * 255
+    largest = max(differences.values())
+    if not largest <= TOLERANCES[precision]:
+        raise DeconvError(
+            f"{weights.description.name}: the model in {precision} differs from torch by {largest:.3g} of 255,"
+            f" more than {TOLERANCES[precision]:g}; nothing was written"
+        )
+    return differences
+
+
+def _write_onnx(weights: Weights, path: Path, precision: str) -> Exported:
+    import onnx
+    import onnxruntime
+
+    from deconv_cli.network.onnx_model import OPSET, build_model
+
+    model = build_model(weights)
+    _store_onnx_kernels(model, precision)
+    onnx.helper.set_model_props(model, metadata(weights))
+    onnx.checker.check_model(model, full_check=True)
+    data = model.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    difference = compare(weights, lambda x: session.run(None, {"image": x})[0], precision)
+    write_atomically(path, data)
+    return Exported((str(path),), precision, f"ONNX {OPSET}", difference)
+
+
+def _store_onnx_kernels(model: onnx.ModelProto, precision: str) -> None:
+    """Store the kernels in half the bytes; a cast in front of every convolution makes them float32 again."""
+    if precision not in {"fp16", "bf16"}:
+        return
+    import ml_dtypes
+    from onnx import TensorProto, helper, numpy_helper
+
+    dtype = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}[precision]
+    casts = []
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 4:
+            name, values = tensor.name, numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(dtype), f"{name}.stored"))
+            casts.append(helper.make_node("Cast", [tensor.name], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _write_openvino(weights: Weights, path: Path, precision: str) -> Exported:
+    import openvino
+
+    from deconv_cli.network.engines.openvino import OPSET, build_model
+
+    model = build_model(weights)
+    _store_openvino_kernels(model, precision)
+    for key, value in metadata(weights).items():
+        model.set_rt_info(value, ["deconv", key])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.xml"
+        openvino.save_model(model, file, compress_to_fp16=False)
+        compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        difference = compare(weights, lambda x: compiled([x])[0], precision)
+        # The parameters first, so that a description without them is never seen.
+        write_atomically(path.with_suffix(".bin"), file.with_suffix(".bin").read_bytes())
+        write_atomically(path, file.read_bytes())
+    return Exported((str(path), str(path.with_suffix(".bin"))), precision, f"OpenVINO {OPSET}", difference)
+
+
+def _store_openvino_kernels(model: openvino.Model, precision: str) -> None:
+    """Store the kernels in half the bytes, as `_store_onnx_kernels` does."""
+    if precision not in {"fp16", "bf16"}:
+        return
+    from openvino import Type
+    from openvino import opset13 as ops
+
+    stored: Any = {"fp16": Type.f16, "bf16": Type.bf16}[precision]
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Constant" and len(node.shape) == 4 and node.get_element_type() == Type.f32:
+            users = node.output(0).get_target_inputs()
+            widened = ops.convert(ops.constant(node.data, stored), "f32")
+            for user in users:
+                user.replace_source_output(widened.output(0))

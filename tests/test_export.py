@@ -1,0 +1,108 @@
+"""Exported models: they run elsewhere, say what they are, and are not written if they compute something else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from deconv_cli.network import export as export_module
+from deconv_cli.network.weights import load_weights
+from deconv_cli.restoration.restorer import Restorer
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def run_onnx(path, x):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"image": x})[0]
+
+
+def run_openvino(path, x):
+    import openvino
+
+    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x])[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("model_format", "suffix", "runs"), [("onnx", "onnx", run_onnx), ("openvino", "xml", run_openvino)]
+)
+def test_a_model_runs_elsewhere_at_every_size(run, tmp_path, tiny_weights, model_format, suffix, runs, precision):
+    out = tmp_path / f"model.{suffix}"
+    ran = run("export", tiny_weights, "--format", model_format, "--precision", precision, "--out", out, "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.json["precision"] == precision
+    assert [Path(file).exists() for file in ran.json["files"]] == [True] * (2 if model_format == "openvino" else 1)
+    assert ran.json["difference"].keys() == {"random", "photograph"}
+    network = load_weights(tiny_weights).build()
+    for shape in ((1, 4, 16, 24), (2, 4, 40, 8)):
+        x = np.random.default_rng(1).random(shape, dtype=np.float32)
+        expected = network.residual(torch.from_numpy(x)).numpy()
+        worst = np.abs(runs(out, x) - expected).max() / np.abs(expected).max()
+        assert worst < {"fp32": 1e-5, "fp16": 2e-3, "bf16": 2e-2}[precision]
+    assert {"fp32": 0, "fp16": 1e-6, "bf16": 1e-4}[precision] <= worst
+
+
+def test_kernels_take_half_the_bytes_in_half_precision(run, tmp_path):
+    sizes = {}
+    for precision in ("fp32", "fp16"):
+        out = tmp_path / f"{precision}.onnx"
+        assert run("export", "denoise", "--precision", precision, "--out", out).code == 0
+        sizes[precision] = out.stat().st_size
+    assert sizes["fp16"] == pytest.approx(sizes["fp32"] / 2, rel=0.02)
+
+
+def test_a_model_says_what_it_is(run, tmp_path, tiny_weights):
+    out = tmp_path / "model.onnx"
+    assert run("export", tiny_weights, "--out", out).code == 0
+    weights = load_weights(tiny_weights)
+    said = onnxruntime.InferenceSession(out).get_modelmeta().custom_metadata_map
+    assert said["name"] == "tiny"
+    assert said["level_range"] == "0 75"
+    assert said["size_multiple"] == "4"
+    assert said["weights_sha256"] == weights.sha256
+    assert json.loads(said["description"]) == json.loads(json.dumps(weights.description.to_dict()))
+    import openvino
+
+    assert run("export", tiny_weights, "--format", "openvino", "--out", tmp_path / "model.xml").code == 0
+    model = openvino.Core().read_model(tmp_path / "model.xml")
+    assert model.get_rt_info(["deconv", "weights_sha256"]).astype(str) == weights.sha256
+
+
+def test_what_cannot_be_exported_is_refused(run, tmp_path, tiny_weights, monkeypatch):
+    out = tmp_path / "model.onnx"
+    for options, message in (
+        (("--precision", "int8"), "not quantised; deconv compress"),
+        (("--precision", "fp64"), "unknown precision"),
+        (("--format", "tflite"), "unknown format"),
+        (("--format", "openvino"), "ends in .xml"),
+    ):
+        ran = run("export", tiny_weights, "--out", out, *options)
+        assert ran.code == 2
+        assert message in ran.stderr
+    out.write_bytes(b"mine")
+    assert "--overwrite" in run("export", tiny_weights, "--out", out).stderr
+    monkeypatch.setitem(export_module.TOLERANCES, "bf16", 1e-3)
+    ran = run("export", tiny_weights, "--out", out, "--precision", "bf16", "--overwrite")
+    assert ran.code == 1
+    assert "differs from torch" in ran.stderr
+    assert out.read_bytes() == b"mine"
+
+
+def test_the_documented_script_restores_a_picture(run, tmp_path, tiny_weights, monkeypatch):
+    noisy = data.chelsea()[60:101, 100:150]
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(noisy).save("in.png")
+    assert run("export", tiny_weights, "--out", "denoise-fp32.onnx").code == 0
+    (script,) = re.findall(r"```python\n(.*?onnxruntime.*?)```", (DOCS / "export.md").read_text(), re.DOTALL)
+    assert len([line for line in script.splitlines() if line and not line.startswith(("import", "from", "#"))]) <= 10
+    exec(compile(script, "docs/export.md", "exec"), {})
+    expected = Restorer(tiny_weights, precision="fp32").restore(noisy, noise_level=25).pixels
+    assert np.abs(np.asarray(Image.open("out.png")).astype(int) - expected).max() <= 1
