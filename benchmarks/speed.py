@@ -1,4 +1,4 @@
-"""How fast the shipped network is beside DnCNN, RED-Net and the processor's own convolution rate.
+"""How fast the shipped network is beside DnCNN and RED-Net; beside its own engines: ``deconv bench --speed``.
 
 python benchmarks/speed.py
 
@@ -10,15 +10,13 @@ random weights here, which does not change their speed. Run it on an otherwise i
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import functools
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deconv_cli.evaluation.speed import Candidate, time_in_turn
 from deconv_cli.network.device import find_device, has_native_bf16
 from deconv_cli.restoration.restorer import Restorer
 
@@ -64,45 +62,13 @@ class REDNet(nn.Module):
         return x + image
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Something to time, and the megapixels that it does in a run."""
-
-    name: str
-    run: Callable[[], object]
-    megapixels: float
-
-
 def prepared(network: nn.Module, dtype: torch.dtype, device: torch.device, *, channels_last: bool) -> Candidate:
     """Make a candidate of a published network."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.eval().to(device, dtype).to(memory_format=layout)  # type: ignore[call-overload]
     x = torch.rand(1, 3, HEIGHT, WIDTH, device=device).to(dtype, memory_format=layout)
     label = f"{type(network).__name__}, {str(dtype)[6:]}, {'channels-last' if channels_last else 'NCHW'}"
-    return Candidate(label, lambda: network(x), HEIGHT * WIDTH / 1e6)
-
-
-def time_in_turn(candidates: Sequence[Candidate], rounds: int, device: torch.device) -> dict[str, float]:
-    """Return the median megapixels a second of each, after a warm-up round."""
-    seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
-    for _ in range(rounds + 1):
-        for candidate in candidates:
-            began = time.perf_counter()
-            candidate.run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[candidate.name].append(time.perf_counter() - began)
-    return {
-        candidate.name: candidate.megapixels / statistics.median(seconds[candidate.name][1:])
-        for candidate in candidates
-    }
-
-
-def convolution(dtype: torch.dtype, device: torch.device) -> Candidate:
-    """Make a candidate of a 3 x 3 convolution of 64 channels, channels-last: what the processor can do."""
-    conv = nn.Conv2d(64, 64, 3, padding=1).to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = torch.rand(1, 64, HEIGHT, WIDTH, device=device).to(dtype, memory_format=torch.channels_last)
-    return Candidate(f"convolution, {str(dtype)[6:]}", lambda: conv(x), HEIGHT * WIDTH / 1e6)
+    return Candidate(label, lambda: float(network(x)[0, 0, 0, 0]), HEIGHT * WIDTH / 1e6)
 
 
 @torch.inference_mode()
@@ -113,51 +79,30 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     device = find_device(arguments.device)
-    rng = np.random.default_rng(0)
-    small = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    large = rng.integers(0, 256, (1224, 1632, 3), dtype=np.uint8)
-    gigaflops_per_megapixel = 2 * 9 * 64 * 64 / 1e3
-
+    picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     formats = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if has_native_bf16(device.type) else {})
-    print("| network | MP/s | multiply-adds / px |\n|---|---|---|")
-    restorers = {name: Restorer("denoise", device=arguments.device, precision=name) for name in formats}
-    adds = next(iter(restorers.values())).description.architecture.multiply_adds
     candidates = [prepared(DnCNN(), torch.float32, device, channels_last=False)]
     for name, dtype in formats.items():
-        restorer = restorers[name]
-        candidates += [
-            prepared(DnCNN(), dtype, device, channels_last=True),
-            prepared(REDNet(), dtype, device, channels_last=True),
-            Candidate(f"deconv, {name}", lambda r=restorer: r.restore(small, noise_level=25), HEIGHT * WIDTH / 1e6),
-            Candidate(f"deconv, {name}, 2 MP", lambda r=restorer: r.restore(large, noise_level=25), 1224 * 1632 / 1e6),
-            convolution(dtype, device),
-        ]
-    speed = time_in_turn(candidates, arguments.rounds, device)
-    costs = {
-        "DnCNN": sum(p.numel() for p in DnCNN().parameters()),
-        "REDNet": sum(p.numel() for p in REDNet().parameters()),
-    }
-    costs |= {"deconv": adds, "convolution": 9 * 64 * 64}
+        candidates += [prepared(network, dtype, device, channels_last=True) for network in (DnCNN(), REDNet())]
+        for engine in ("auto", "torch"):
+            restorer = Restorer("denoise", device=arguments.device, precision=name, engine=engine)
+            ran = restorer.restore(picture, noise_level=25).engine
+            run = functools.partial(restorer.restore, picture, noise_level=25)
+            if engine == "auto" or ran not in candidates[-1].name:
+                candidates.append(Candidate(f"deconv, {name}, {ran}", run, HEIGHT * WIDTH / 1e6))
+    speed = time_in_turn(candidates, arguments.rounds)
+    print("| network | MP/s |\n|---|---|")
     for name, rate in speed.items():
-        print(f"| {name} | {rate:.3f} | {costs[name.partition(',')[0]] / 1e3:.0f} K |")
+        print(f"| {name} | {rate:.3f} |")
 
-    published = speed["DnCNN, float32, NCHW"]
-    print("\n| ratio | " + " | ".join(formats) + " |\n|---|" + "---|" * len(formats))
-    rows: dict[str, list[str]] = {}
-    for name, dtype in formats.items():
-        ours, kind = speed[f"deconv, {name}"], str(dtype)[6:]
-        achieved = speed[f"deconv, {name}, 2 MP"] * 2 * adds / 1e3
-        available = speed[f"convolution, {kind}"] * gigaflops_per_megapixel
-        for label, value in {
-            "to DnCNN at the same precision and layout": f"{ours / speed[f'DnCNN, {kind}, channels-last']:.1f}",
-            "to DnCNN as published (float32, NCHW)": f"{ours / published:.1f}",
-            "to RED-Net at the same precision and layout": f"{ours / speed[f'REDNet, {kind}, channels-last']:.1f}",
-            "share of the convolution rate, 2 MP, array to array": f"{achieved / available:.0%}"
-            f" ({achieved:.0f} of {available:.0f} GFLOPS)",
-        }.items():
-            rows.setdefault(label, []).append(value)
-    for label, values in rows.items():
-        print(f"| {label} | " + " | ".join(values) + " |")
+    print(
+        "\n| ratio | to DnCNN as published | to DnCNN, same precision | to RED-Net, same precision |\n|---|---|---|---|"
+    )
+    for name, rate in speed.items():
+        if name.startswith("deconv"):
+            kind = str(formats[name.split(", ")[1]])[6:]
+            others = ("DnCNN, float32, NCHW", f"DnCNN, {kind}, channels-last", f"REDNet, {kind}, channels-last")
+            print(f"| {name} | " + " | ".join(f"{rate / speed[other]:.1f}" for other in others) + " |")
 
 
 if __name__ == "__main__":

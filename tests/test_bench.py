@@ -13,6 +13,7 @@ from skimage import data, restoration
 
 import deconv_cli as deconv
 from deconv_cli.degradation.jpeg import compress_jpeg
+from deconv_cli.evaluation import speed as speed_module
 from deconv_cli.evaluation.classical import find_classical, lanczos
 from deconv_cli.images import from_float, to_float
 from deconv_cli.metrics import to_luma
@@ -139,3 +140,25 @@ def test_the_page_of_tables_is_what_the_bundled_weights_scored(monkeypatch):
     import make_tables
 
     assert make_tables.OUT.read_text(encoding="utf-8") == make_tables.page()
+
+
+def test_speed_compares_engines(run, tiny_weights, monkeypatch):
+    monkeypatch.setattr(speed_module, "SIZE", (64, 96))
+    monkeypatch.setattr(speed_module, "LARGE", (72, 96))
+    monkeypatch.setattr(speed_module, "MEGAPIXELS", (0.01,))
+    monkeypatch.setattr(speed_module, "_thread_counts", lambda: [1])
+    monkeypatch.setattr(speed_module, "BATCH_SIDE", 32)
+    ran = run("bench", "--speed", "--rounds", 1, "--weights", tiny_weights, "--device", "cpu", "--json")
+    assert ran.code == 0, ran.stderr
+    rows = {(row["engine"], row["precision"]): row for row in ran.json["rows"]}
+    assert {("openvino", "fp32"), ("torch", "fp32")} <= rows.keys()
+    assert rows["torch", "fp32"]["ratio"] == 1
+    row = rows["openvino", "fp32"]
+    assert row["ratio"] == pytest.approx(row["megapixels_per_second"] / rows["torch", "fp32"]["megapixels_per_second"])
+    assert all(0 < row["share"] < 10 for row in rows.values())
+    assert 0 < ran.json["engine_share"] < 1
+    (size,) = ran.json["sizes"]
+    assert size["seconds"] > 0
+    assert 50e6 < size["peak_bytes"] < 2e9
+    assert list(ran.json["batches"]) == ["1", "2", "4"]
+    assert run("bench").code == 2

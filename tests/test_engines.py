@@ -112,13 +112,13 @@ class Broken:
 
 def break_engines(monkeypatch, restorer, results):
     """Replace engines, by name and number format."""
-    load = restorer._runner._load
+    load = restorer.runner._load
 
     def broken(kind, precision):
         key = (kind.name, precision)
         return Broken(results[key]) if key in results else load(kind, precision)
 
-    monkeypatch.setattr(restorer._runner, "_load", broken)
+    monkeypatch.setattr(restorer.runner, "_load", broken)
 
 
 @pytest.mark.parametrize("harm", [RuntimeError("no such instruction\nmore"), DeconvError("not installed"), np.nan])
@@ -154,7 +154,7 @@ def test_what_no_engine_can_do_fails_and_costs_no_engine(tiny_weights, monkeypat
     break_engines(monkeypatch, restorer, {(name, "fp32"): np.nan for name in ENGINES})
     with pytest.raises(DeconvError, match="not finite; check the weights"):
         restorer.restore(image, noise_level=20)
-    assert restorer._runner.fallback is None
+    assert restorer.runner.fallback is None
     break_engines(monkeypatch, restorer, {(name, "fp32"): RuntimeError(f"{name} is broken") for name in ENGINES})
     with pytest.raises(DeconvError, match=r"openvino is broken; onnxruntime is broken; torch is broken"):
         restorer.restore(image, noise_level=20)

@@ -13,13 +13,19 @@ from deconv_cli.errors import NoPicturesError, UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from deconv_cli.evaluation.bench import Bench, Conditions, Method
+    from deconv_cli.cli.streams import Streams
+    from deconv_cli.evaluation.bench import Conditions, Method
     from deconv_cli.restoration.restorer import Restorer
+
+WORDS = {"method", "weights", "engine", "precision"}
+"""Columns that hold no numbers."""
 
 
 def bench(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", show_default=False, help="Clean pictures.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", show_default=False, help="Clean pictures; not for --speed.")
+    ] = None,
     levels: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Degradation levels. [those that the task's papers report]"),
@@ -65,6 +71,15 @@ def bench(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a table too; an earlier one is replaced.")
     ] = None,
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed",
+            help="Time the engines that are installed instead, on random pictures: a minute or two, with nothing else"
+            " running.",
+        ),
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="For --speed: how often each is timed; the median counts.")] = 3,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -77,8 +92,21 @@ def bench(
     deconv bench LIVE1 --task decompress --gray
 
     deconv bench Set5 --scale 2 --against bicubic,lanczos
+
+    deconv bench --speed
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
+    if speed:
+        _time_engines(
+            streams,
+            weights or _own_weights(task or ("sr" if scale else "denoise"), scale, required=True),
+            device,
+            rounds,
+            json=json,
+        )
+        return
+    if folder is None:
+        raise UsageError("give a FOLDER of clean pictures, or --speed")
     chosen = shared.parse_numbers(levels, "--levels", ",", float)
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder of pictures")
@@ -121,9 +149,46 @@ def bench(
     if markdown:
         streams.data(result.to_markdown(aim.level_name))
         return
-    streams.table(_table(result, aim.level_name))
+    streams.table(_table(result.cells(aim.level_name)))
     precisions = ", ".join(f"{name} in {value}" for name, value in result.precisions.items())
     streams.data(f"{result.pictures} pictures; {result.conditions}; {precisions}")
+
+
+def _time_engines(streams: Streams, weights: list[str], device: str, rounds: int, *, json: bool) -> None:
+    """Measure and print how fast the engines are."""
+    from deconv_cli.evaluation.speed import SIZE, measure_speed
+
+    result = measure_speed(
+        weights, device=device, rounds=rounds, progress=lambda numbers: streams.track(numbers, len(numbers), "round")
+    )
+    if json:
+        streams.json(result.to_dict())
+        return
+    cells = [
+        (
+            row.weights,
+            row.engine,
+            row.precision,
+            f"{row.megapixels_per_second:.2f}",
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            f"{row.gigaflops:.0f}",
+            f"{row.share:.0%}",
+        )
+        for row in result.rows
+    ]
+    headings = ("weights", "engine", "precision", "MP/s", "times torch", "GFLOPS", "of the convolution rate")
+    streams.table(_table([headings, *cells]))
+    sizes = [
+        (f"{size:g}", f"{seconds:.2f}", "" if peak is None else f"{peak / 1e9:.2f}")
+        for size, (seconds, peak) in result.sizes.items()
+    ]
+    streams.table(_table([("megapixels", "seconds", "peak memory (GB)"), *sizes]))
+    for title, rates in (("threads", result.threads), ("tiles at once", result.batches)):
+        streams.table(_table([(title, "MP/s"), *((str(count), f"{rate:.2f}") for count, rate in rates.items())]))
+    streams.data(
+        f"{result.processor}; pictures of {SIZE[1]} x {SIZE[0]}, array to array;"
+        f" on 2 megapixels {result.engine_share:.0%} of the time is the engine's own"
+    )
 
 
 def _own_weights(task: str, scale: int | None, *, required: bool) -> list[str]:
@@ -155,14 +220,14 @@ def _methods(
     return methods + [Method.classical(name.strip(), conditions.scale) for name in classical]
 
 
-def _table(result: Bench, level_name: str) -> Table:
+def _table(cells: list[tuple[str, ...]]) -> Table:
     from rich import box
     from rich.table import Table
 
-    headings, *rows = result.cells(level_name)
+    headings, *rows = cells
     table = Table(box=box.SIMPLE_HEAD)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "method" else "right")
+        table.add_column(heading, justify="left" if heading in WORDS else "right")
     for row in rows:
         table.add_row(*row)
     return table

@@ -444,7 +444,7 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resu
         record = ResumeRecord(request.output, restorers.sha256, options, reuse=resume)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    sheet = _sheet(request)
+    sheet = _sheet(request) if request.sheet else None
     began = time.perf_counter()
     with graceful_stop() as stop, reporter.streams.progress(len(jobs), "picture") as bar:
         batch = Batch(
@@ -453,7 +453,7 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resu
             jobs_beside=request.workers,
             record=record,
             keep_times=request.keep_times,
-            seen=sheet.add if request.sheet else lambda _: None,
+            seen=sheet.add if sheet else lambda _: None,
             stop=lambda: stop() or (fail_fast and bool(reporter.failed)),
         )
         for outcome in batch.run(jobs):
@@ -481,7 +481,7 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
     source = request.inputs[0]
     restorers, options = request.load()
     data = streams.stdin.read() if source == PIPE else batch.read_bytes(source)
-    sheet, file = _sheet(request), io.BytesIO()
+    sheet, file = _sheet(request) if request.sheet else None, io.BytesIO()
     outcome = batch.restore_data(
         data,
         file,
@@ -490,7 +490,7 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         name="standard input" if source == PIPE else str(source),
         target="standard output" if output == PIPE else str(output),
         target_format=options.format if output == PIPE else format_of(output) or "same",
-        seen=sheet.add if request.sheet else lambda _: None,
+        seen=sheet.add if sheet else lambda _: None,
     )
     if output == PIPE:
         streams.stdout.write(file.getbuffer())

@@ -117,7 +117,7 @@ class Restorer:
             raise UsageError(f"{weights}: these weights tell classes apart; use them with deconv classify")
         self.task = find_task(self.description.task)
         self.device, self.precision = check_engine(engine, device, precision), precision
-        self._runner = Runner(self.weights, self.device, engine)
+        self.runner = Runner(self.weights, self.device, engine)
 
     def restore(
         self,
@@ -190,8 +190,8 @@ class Restorer:
             pixels[hidden] = image[hidden]
         elif alpha is not None:
             alpha = from_float(upscale(to_float(alpha), scale), alpha.dtype)
-        engine = self._runner.engine_for(how.precision)
-        return Restored(pixels, level, how.precision, engine, self._runner.fallback, alpha)
+        engine = self.runner.engine_for(how.precision)
+        return Restored(pixels, level, how.precision, engine, self.runner.fallback, alpha)
 
     def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float | None:
         """Return the level to tell the network: the one given, or the estimate, within the range of the training.
@@ -239,7 +239,7 @@ class Restorer:
 
     def precision_for(self, image_dtype: np.dtype[Any]) -> str:
         """Return the number format that the network runs in for pictures of this type."""
-        engine = ENGINES.get(self._runner.engine)
+        engine = ENGINES.get(self.runner.engine)
         if self.precision == "auto" and (image_dtype != np.uint8 or (engine and "bf16" not in engine.precisions)):
             return "fp32"
         return choose_precision(self.precision, self.device)
@@ -300,7 +300,7 @@ class Restorer:
         """Restore one tile with its context; its sides are multiples of the network's stride."""
         given, scale = to_float(patch), self.description.scale
         stacked = self._stack(given, how.noise_level)
-        run = functools.partial(self._runner.run, precision=how.precision)
+        run = functools.partial(self.runner.run, precision=how.precision)
         residual = (self_ensemble(run, stacked) if how.tta else run(stacked))[0]
         added = residual.mean(0) if patch.ndim == 2 else residual.transpose(1, 2, 0)
         level = how.noise_level if scale == 1 else None

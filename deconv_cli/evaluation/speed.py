@@ -1,0 +1,324 @@
+"""How fast the engines are, beside one another and beside what the processor can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deconv_cli.errors import DeconvError
+from deconv_cli.network.description import KERNEL, Architecture, Description
+from deconv_cli.network.device import has_native_bf16
+from deconv_cli.network.engines import ENGINES
+from deconv_cli.network.weights import Weights
+from deconv_cli.restoration.restorer import Restorer
+
+SIZE = (768, 1024)
+"""Height and width of the picture that engines are compared on."""
+LARGE = (1224, 1632)
+"""The same of the one that shows what is beside the engine: 2 megapixels."""
+MEGAPIXELS = (0.25, 1.0, 4.0)
+BATCHES, BATCH_SIDE = (1, 2, 4), 256
+CONVOLUTIONS = Architecture(widths=(64,), blocks=(4,))
+"""Convolutions of 64 channels at full resolution, the textbook's load: what they reach is the processor's rate."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to time, and the megapixels that it does in a run."""
+
+    name: str
+    run: Callable[[], object]
+    megapixels: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network in one engine.
+
+    Attributes
+    ----------
+    weights, engine, precision
+        What ran.
+    megapixels_per_second
+        From array to array, the noise level given.
+    ratio
+        Times as fast as torch with the first weights in the same precision; None without torch.
+    gigaflops
+        Of the network's own multiply-adds, two operations each.
+    share
+        Of the processor's rate for plain convolutions in that precision, the best of all engines.
+    """
+
+    weights: str
+    engine: str
+    precision: str
+    megapixels_per_second: float
+    ratio: float | None
+    gigaflops: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """All that `measure_speed` measures.
+
+    Attributes
+    ----------
+    processor
+        What ran it, and its number of cores.
+    rows
+        Engines by precisions.
+    engine_share
+        Of the time from array to array on 2 megapixels, what the default engine takes.
+    sizes
+        By megapixels of a picture, each in a fresh process: seconds from array to array, and the process's peak
+        memory in bytes (None where the system does not tell).
+    threads
+        By number of threads, each in a fresh process: megapixels a second.
+    batches
+        By number of tiles of 256 x 256 at once: megapixels a second.
+    """
+
+    processor: str
+    rows: tuple[Row, ...]
+    engine_share: float
+    sizes: dict[float, tuple[float, int | None]]
+    threads: dict[int, float]
+    batches: dict[int, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            **dataclasses.asdict(self),
+            "sizes": [{"megapixels": m, "seconds": s, "peak_bytes": b} for m, (s, b) in self.sizes.items()],
+        }
+
+
+def time_in_turn(
+    candidates: Sequence[Candidate],
+    rounds: int,
+    progress: Callable[[Sequence[int]], Iterable[int]] = lambda numbers: numbers,
+) -> dict[str, float]:
+    """Return the median megapixels a second of each, after a warm-up round; machines drift, so they take turns."""
+    seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    for _ in progress(range(rounds + 1)):
+        for candidate in candidates:
+            began = time.perf_counter()
+            candidate.run()
+            seconds[candidate.name].append(time.perf_counter() - began)
+    return {
+        candidate.name: candidate.megapixels / statistics.median(seconds[candidate.name][1:])
+        for candidate in candidates
+    }
+
+
+def convolution(engine: str, device: str, precision: str) -> Candidate:
+    """Make a candidate of plain convolutions of 64 channels, in half of the picture's size."""
+    weights = _random_weights(CONVOLUTIONS)
+    loaded = ENGINES[engine].load(weights, device, precision)
+    x = np.random.default_rng(0).random((1, 4, SIZE[0] // 2, SIZE[1]), dtype=np.float32)
+    return Candidate(f"convolutions, {engine}, {precision}", lambda: loaded.run(x), x[0, 0].size / 1e6)
+
+
+def measure_speed(
+    weights: Sequence[str],
+    *,
+    device: str = "auto",
+    rounds: int = 3,
+    progress: Callable[[Sequence[int]], Iterable[int]] = lambda numbers: numbers,
+) -> Speed:
+    """Time the engines that are installed, in one process, in turn, on random pictures.
+
+    Parameters
+    ----------
+    weights
+        Names or files of weights; the first ones are what size, threads and batches are measured with.
+    device
+        See `deconv_cli.restoration.restorer.Restorer`.
+    rounds
+        How often each is run; the median counts.
+    progress
+        Wraps the rounds to show progress.
+
+    Raises
+    ------
+    DeconvError
+        If weights or device cannot be had.
+    """
+    first = Restorer(weights[0], device=device)
+    picture = _picture(*SIZE)
+    candidates, restorers = [], {}
+    pairs = [(engine, precision) for engine in _installed(first) for precision in _precisions(engine, first.device)]
+    for name in weights:
+        for engine, precision in pairs:
+            restorer = Restorer(name, device=first.device, precision=precision, engine=engine)
+            restorers[name, engine, precision] = restorer
+            candidates.append(_restoring(f"{name}, {engine}, {precision}", restorer, picture))
+    plain = [convolution(engine, first.device, precision) for engine, precision in pairs]
+    speed = time_in_turn([*candidates, *plain], rounds, progress)
+    rates = {
+        precision: max(
+            _gigaflops(speed[f"convolutions, {engine}, {each}"]) for engine, each in pairs if each == precision
+        )
+        for precision in {each for _, each in pairs}
+    }
+    rows = []
+    for (name, engine, precision), restorer in restorers.items():
+        rate = speed[f"{name}, {engine}, {precision}"]
+        reference = speed.get(f"{weights[0]}, torch, {precision}")
+        gigaflops = 2 * rate * restorer.description.architecture.multiply_adds / 1e3
+        ratio = rate / reference if reference else None
+        rows.append(Row(Path(name).stem, engine, precision, rate, ratio, gigaflops, gigaflops / rates[precision]))
+    return Speed(
+        f"{_processor()}, {os.cpu_count()} cores",
+        tuple(rows),
+        _engine_share(first, rounds),
+        {size: _in_fresh_process(weights[0], first.device, size, rounds) for size in MEGAPIXELS},
+        {count: 1 / _in_fresh_process(weights[0], first.device, 1.0, rounds, count)[0] for count in _thread_counts()},
+        _by_batch(first, rounds),
+    )
+
+
+def time_one_size(weights: str, device: str, megapixels: float, rounds: int) -> tuple[float, int | None]:
+    """Return the seconds that a picture takes, and the peak memory of the process in bytes if the system tells."""
+    restorer = Restorer(weights, device=device)
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    picture = _picture(height, round(megapixels * 1e6 / height))
+    rate = time_in_turn([_restoring("it", restorer, picture)], rounds)["it"]
+    return picture[..., 0].size * restorer.description.scale**2 / 1e6 / rate, _peak_memory()
+
+
+def _restoring(name: str, restorer: Restorer, picture: NDArray[np.uint8]) -> Candidate:
+    told: dict[str, Any] = {} if restorer.task.condition_scale is None else {"noise_level": restorer.within_range(25)}
+    megapixels = picture[..., 0].size * restorer.description.scale**2 / 1e6
+    return Candidate(name, lambda: restorer.restore(picture, **told), megapixels)
+
+
+def _picture(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def _installed(restorer: Restorer) -> list[str]:
+    """Return the names of the engines that run on the device and can be imported."""
+    names = []
+    for kind in ENGINES.values():
+        try:
+            kind.require()
+        except DeconvError:
+            continue
+        if restorer.device in kind.devices:
+            names.append(kind.name)
+    return names
+
+
+def _precisions(engine: str, device: str) -> list[str]:
+    """Return the number formats that an engine is worth running in."""
+    slow = {"fp16"} if device == "cpu" else set()
+    return [
+        name for name in ENGINES[engine].precisions if name not in slow and (name != "bf16" or has_native_bf16(device))
+    ]
+
+
+def _gigaflops(megapixels_per_second: float) -> float:
+    return 2 * megapixels_per_second * CONVOLUTIONS.multiply_adds / 1e3
+
+
+def _engine_share(restorer: Restorer, rounds: int) -> float:
+    """Return the share of the whole time that is the engine's own, on 2 megapixels."""
+    runner, inside = restorer.runner, 0.0
+    run = runner.run
+
+    def timed(x: NDArray[np.float32], precision: str) -> NDArray[np.float32]:
+        nonlocal inside
+        began = time.perf_counter()
+        output = run(x, precision)
+        inside += time.perf_counter() - began
+        return output
+
+    runner.run = timed  # type: ignore[method-assign]
+    candidate = _restoring("whole", restorer, _picture(*LARGE))
+    candidate.run()
+    inside, began = 0.0, time.perf_counter()
+    for _ in range(rounds):
+        candidate.run()
+    runner.run = run  # type: ignore[method-assign]
+    return inside / (time.perf_counter() - began)
+
+
+def _in_fresh_process(
+    weights: str, device: str, megapixels: float, rounds: int, threads: int | None = None
+) -> tuple[float, int | None]:
+    code = (
+        "import json, sys; from deconv_cli.evaluation.speed import time_one_size;"
+        "print(json.dumps(time_one_size(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))))"
+    )
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    command = [sys.executable, "-c", code, weights, device, str(megapixels), str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+    if done.returncode:
+        raise DeconvError(f"timing in a process of its own failed: {done.stderr.strip().splitlines()[-1]}")
+    seconds, peak = json.loads(done.stdout)
+    return seconds, peak
+
+
+def _thread_counts() -> list[int]:
+    cores = os.cpu_count() or 1
+    return [count for count in (1, 2, 4, 8, 16, 32, 64) if count < cores] + [cores]
+
+
+def _by_batch(restorer: Restorer, rounds: int) -> dict[int, float]:
+    """Return megapixels a second by the number of tiles that the engine is given at once."""
+    architecture, precision = restorer.description.architecture, restorer.precision_for(np.dtype(np.uint8))
+    side = architecture.round_up(BATCH_SIDE)
+    planes = architecture.channels + architecture.condition_planes
+    tiles = np.random.default_rng(0).random((max(BATCHES), planes, side, side), dtype=np.float32)
+
+    def candidate(count: int) -> Candidate:
+        megapixels = count * side**2 * architecture.scale**2 / 1e6
+        return Candidate(str(count), lambda: restorer.runner.run(tiles[:count], precision), megapixels)
+
+    return {int(name): rate for name, rate in time_in_turn([candidate(n) for n in BATCHES], rounds).items()}
+
+
+def _random_weights(architecture: Architecture) -> Weights:
+    """Return weights that have the right shapes: what they hold does not change the speed."""
+    rng, width = np.random.default_rng(0), architecture.widths[0]
+    kernels = {"head": (width, architecture.channels + architecture.condition_planes), "tail": (3, width)}
+    for block in range(architecture.blocks[0]):
+        kernels |= {f"bottom.{block}.conv{number}": (width, width) for number in (1, 2)}
+    parameters = {}
+    for name, shape in kernels.items():
+        parameters[f"{name}.weight"] = rng.normal(0, 0.01, (*shape, KERNEL, KERNEL)).astype(np.float32)
+        parameters[f"{name}.bias"] = np.zeros(shape[0], np.float32)
+    return Weights(Description("convolutions", "denoise", architecture, (0.0, 75.0)), parameters)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
