@@ -14,7 +14,7 @@ def main() -> NoReturn:
 
     code = run()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # Whatever it is, it has been told.
             stream.flush()
     # Every file is closed by now. Leaving at once saves the half second that torch takes to unload.
     os._exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -14,8 +15,18 @@ class UsageError(DeconvError):
     """The request itself cannot be carried out; nothing has been done."""
 
 
+class DiskFullError(DeconvError):
+    """There is no space left, or no quota; nothing else can be written either."""
+
+
 class NoPicturesError(DeconvError):
     """There is no picture where some were expected."""
+
+
+def cannot_write(what: object, error: OSError) -> DeconvError:
+    """Make the error for a file or folder that cannot be written."""
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeconvError
+    return kind(f"{what}: cannot be written ({error.strerror or error})")
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:

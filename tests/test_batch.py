@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -20,7 +21,8 @@ import tifffile
 from PIL import Image
 from skimage import data
 
-from deconv_cli.images import encode_frame, open_picture, read_frame
+from deconv_cli.errors import DiskFullError
+from deconv_cli.images import atomic, encode_frame, open_picture, read_frame, write_frames
 from deconv_cli.images.atomic import atomic_file, remove_leftovers
 from deconv_cli.images.frame import Frame
 from deconv_cli.network import container
@@ -65,7 +67,8 @@ def names(folder):
 def start(*arguments, **options):
     """Start the command in a process of its own."""
     command = [sys.executable, "-m", "deconv_cli", "restore", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, **(pipes | options))
 
 
 def test_results_come_in_the_order_of_the_files_however_many_work(restore, folder, tmp_path):
@@ -142,6 +145,58 @@ def test_a_full_disk_fails_by_name_and_leaves_what_was_there(tmp_path, folder, t
     assert f"{out / '7.png'}: cannot be written (File too large)" in stderr.decode()
     assert (out / "7.png").read_bytes() == b"precious"
     assert not list(out.glob(".*.part"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_after_a_full_disk_nothing_more_is_begun_and_resume_does_it(restore, folder, tmp_path, monkeypatch, number):
+    out, failed, written = tmp_path / "out", tmp_path / "failed", []
+
+    def fill(descriptor):
+        written.append(descriptor)
+        if len(written) == 3:
+            raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.os, "fsync", fill)
+        ran = restore(folder, out, "--jobs", 1, "--json", "--failed", failed, *FAST)
+    assert ran.code == 1
+    *files, summary = ran.json_lines
+    assert [Path(file["input"]).name for file in files] == [f"{number}.png" for number in range(8)]
+    assert [file["status"] for file in files][:3] == ["restored", "restored", "failed"]
+    skipped = [file for file in files if file["status"] == "skipped"]
+    assert len(skipped) >= 4
+    assert all(
+        f"{file['input']}: not begun, since {out / '2.png'}: cannot be written" in file["error"] for file in skipped
+    )
+    assert summary["summary"]["skipped"] == len(skipped)
+    not_done = [file["input"] for file in files if file["status"] in ("failed", "skipped")]
+    assert failed.read_text().splitlines() == not_done
+    assert (
+        f"the disk is full: {len(skipped)} of 8 pictures were not begun; free some space and use --resume" in ran.stderr
+    )
+    ran = restore(folder, out, "--resume", "--json", *FAST)
+    done = 8 - len(not_done)
+    assert ran.json_lines[-1]["summary"] == {"complete": done, "restored": len(not_done)}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "bmp", "tiff", "gif", "avif", "jp2"])
+def test_writing_notices_a_full_disk_in_every_format(kind, tmp_path, monkeypatch):
+    """Pillow and NumPy write to a file's descriptor where they can, and then do not say that the disk is full."""
+    original = io.FileIO
+    monkeypatch.setattr(atomic.io, "FileIO", lambda path, mode: original("/dev/full", "r+"))
+    frame = Frame(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8), lossless=kind != "avif")
+    with pytest.raises(DiskFullError, match="No space left"), atomic_file(tmp_path / "out") as file:
+        write_frames(file, [frame], kind)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_behind_stdout_is_said_in_one_line(folder, tiny_weights):
+    with Path("/dev/full").open("wb") as full:
+        process = start(folder / "0.png", "-", "--weights", tiny_weights, *FAST, stdout=full)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr == b"error: standard output: cannot be written (No space left on device)\n"
 
 
 def test_a_read_only_folder_is_refused_before_any_work(restore, folder, tmp_path, monkeypatch):

@@ -60,6 +60,12 @@ def frames_of(data, **options):
         return picture, list(picture.frames)
 
 
+def means_the_same(profile, other):
+    colours = samples(3)
+    same = imagecodecs.cms_transform(colours, profile, other, colorspace="rgb", outcolorspace="rgb")
+    return np.abs(same.astype(int) - colours).mean() < 0.5
+
+
 def assert_same(a, b):
     for layer in ("pixels", "alpha", "black"):
         one, other = getattr(a, layer), getattr(b, layer)
@@ -186,7 +192,9 @@ def test_metadata_goes_wherever_the_target_can_hold_it(source, target):
     again, warnings = encode_frame(first, target)
     result = read_frame(again)
     lost = " ".join(warnings)
-    assert (result.icc == ADOBE_RGB) != ("ICC" in lost)
+    # A lossy JPEG XL says by its colour space what the profile said, where that can be said.
+    assert (result.icc is not None and means_the_same(result.icc, ADOBE_RGB)) != ("ICC" in lost)
+    assert (result.icc == ADOBE_RGB) or (source, target) == ("jpg", "jxl") or "ICC" in lost
     assert (result.xmp == XMP) != ("XMP" in lost)
     assert (result.iptc == IPTC) != ("IPTC" in lost)
     assert (result.dpi == pytest.approx((300, 150), abs=0.02)) != ("resolution" in lost)
@@ -486,15 +494,17 @@ def test_jpeg_xl_of_10_bits_is_stretched_and_written_with_16():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [(), (3,)], ids=["gray", "rgb"])
-def test_jpeg_xl_keeps_profile_and_metadata_at_every_depth(channels, dtype):
+@pytest.mark.parametrize("transparent", [False, True], ids=["opaque", "alpha"])
+def test_jpeg_xl_keeps_metadata_and_the_profile_of_integer_colours(channels, dtype, transparent):
     icc = ADOBE_RGB if channels else bytes(imagecodecs.cms_profile("gray", gamma=1.8))
-    alpha = np.abs(samples(dtype=dtype))
+    alpha = np.abs(samples(dtype=dtype)) if transparent else None
     frame = Frame(samples(*channels, dtype=dtype), alpha, icc=icc, exif=exif(), xmp=XMP)
     data, warnings = encode_frame(frame, "jxl")
-    assert warnings == ()
+    kept = bool(channels) and dtype != np.float32
+    assert warnings == (() if kept else ("JPEG XL cannot hold: ICC profile",))
     result = read_frame(data)
     assert_same(result, frame)
-    assert (result.icc, result.xmp) == (icc, XMP)
+    assert (result.icc, result.xmp) == (icc if kept else None, XMP)
     tags = Image.Exif()
     tags.load(result.exif)
     assert tags[ExifTags.Base.Make] == "Maker"
@@ -544,7 +554,7 @@ def test_formats_of_extras_say_which_extra_reads_them(monkeypatch):
     original = builtins.__import__
 
     def without_extras(name, *arguments, **options):
-        if name in {"rawpy", "pillow_heif", "pyjpegxl", "pyvips"}:
+        if name in {"rawpy", "pillow_heif", "OpenImageIO", "pyvips"}:
             raise ImportError(name)
         return original(name, *arguments, **options)
 
@@ -557,7 +567,7 @@ def test_formats_of_extras_say_which_extra_reads_them(monkeypatch):
     with pytest.raises(DeconvError, match=r"photo\.jxl: .*'deconv-cli\[jxl\]'"):
         read_frame(jxl, name="photo.jxl")
     with pytest.raises(DeconvError, match=r"deconv-cli\[jxl\]"):
-        encode_frame(Frame(samples(3)), "jxl")
+        encode_frame(Frame(samples(3), icc=ADOBE_RGB), "jxl")
     with pytest.raises(DeconvError, match=r"deconv-cli\[avif\]"):
         encode_frame(Frame(samples(3, dtype=np.uint16)), "avif")
 

@@ -34,6 +34,7 @@ class Reporter:
     json_to_stderr: bool
     tally: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def tell(self, outcome: Outcome) -> None:
         """Report one file."""
@@ -43,12 +44,14 @@ class Reporter:
         if outcome.status == "failed":
             self.failed.append(outcome.input)
             self.streams.error(outcome.error or "failed")
+        elif outcome.status == "skipped":
+            self.skipped.append(outcome.input)
         if self.json:
             self.streams.json(outcome.to_dict(), to_stderr=self.json_to_stderr)
         elif outcome.status == "planned":
             line = f"{outcome.input} -> {outcome.output} ({_size(outcome)})"
             self.streams.data(printable(line) if self.streams.stdout.isatty() else line)
-        elif outcome.status != "failed":
+        elif outcome.status not in ("failed", "skipped"):
             self.streams.message(f"{outcome.input} -> {outcome.output}: {outcome.decision}")
 
     def estimate(self, estimate: Estimate, seconds_per_megapixel: float) -> None:
@@ -80,16 +83,19 @@ class Reporter:
             self.streams.message(f"{len(self.failed)} failed:")
             for name in self.failed:
                 self.streams.message(f"  {name}")
+        if self.skipped:
+            left = f"{len(self.skipped)} of {total} pictures were not begun"
+            self.streams.error(f"the disk is full: {left}; free some space and use --resume")
 
     def _summary(self, facts: dict[str, float | int]) -> None:
         self.streams.json({"summary": dict(self.tally), **facts}, to_stderr=self.json_to_stderr)
 
     def write_failed(self, path: Path, *, null: bool) -> None:
-        """Write the names of the files that failed, as ``--files-from`` reads them."""
+        """Write the names of the files that failed or were skipped, as ``--files-from`` reads them."""
         from deconv_cli.images import write_atomically
 
         end = b"\0" if null else b"\n"
-        write_atomically(path, b"".join(os.fsencode(name) + end for name in self.failed))
+        write_atomically(path, b"".join(os.fsencode(name) + end for name in (*self.failed, *self.skipped)))
 
 
 def _size(outcome: Outcome) -> str:

@@ -493,8 +493,7 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         seen=sheet.add if sheet else lambda _: None,
     )
     if output == PIPE:
-        streams.stdout.write(file.getbuffer())
-        streams.stdout.flush()
+        streams.write(file.getbuffer())
     else:
         write_atomically(output, file.getvalue())
     if request.sheet and sheet:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO, TypeVar
 
+from deconv_cli.errors import cannot_write
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -62,6 +64,24 @@ class Streams:
         """Return the streams of the process."""
         return cls(sys.stdin.buffer, sys.stdout.buffer, sys.stderr)
 
+    def write(self, data: bytes | memoryview) -> None:
+        """Write bytes to stdout.
+
+        Raises
+        ------
+        BrokenPipeError
+            If its reader has gone.
+        DeconvError
+            If it cannot be written otherwise, as on a full disk.
+        """
+        try:
+            self.stdout.write(data)
+            self.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise cannot_write("standard output", error) from error
+
     def data(self, text: str, *, to_stderr: bool = False) -> None:
         """Write a line of results."""
         if to_stderr:
@@ -69,8 +89,7 @@ class Streams:
             self.stderr.flush()
         else:
             # Names of files need not be UTF-8; they come out as they went in.
-            self.stdout.write((text + "\n").encode("utf-8", "surrogateescape"))
-            self.stdout.flush()
+            self.write((text + "\n").encode("utf-8", "surrogateescape"))
 
     def json(self, value: Any, *, to_stderr: bool = False) -> None:  # noqa: ANN401 - any JSON value
         """Write one line of JSON; numbers that are not finite must have been turned into null before."""

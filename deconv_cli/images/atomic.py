@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import platform
 import secrets
@@ -12,9 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from deconv_cli.errors import DeconvError
+from deconv_cli.errors import cannot_write
 
 _PREFIX, _ENDING = ".deconv-", ".part"
+
+
+class _Unnumbered(io.BufferedRandom):
+    """A file that keeps its descriptor to itself: Pillow writes to that, and overlooks that a disk is full."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation
 
 
 @contextmanager
@@ -46,10 +54,10 @@ def atomic_file(path: Path, *, like: os.stat_result | None = None, keep_times: b
     temporary = path.with_name(f"{_owner()}{secrets.token_hex(6)}{_ENDING}")
     try:
         try:
-            with temporary.open("x+b") as file:
+            with _Unnumbered(io.FileIO(temporary, "x+")) as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.raw.fileno())
             if path.exists():
                 temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             elif like is not None:
@@ -60,7 +68,7 @@ def atomic_file(path: Path, *, like: os.stat_result | None = None, keep_times: b
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise DeconvError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise cannot_write(path, error) from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -132,23 +132,33 @@ class _Bits:
         return height * numerator // denominator, height
 
 
-def jxl_header(data: bytes) -> JxlHeader:
-    """Read the header of a JPEG XL file (ISO/IEC 18181-1, annex D: SizeHeader and ImageMetadata).
+def jxl_codestream(data: bytes) -> bytes:
+    """Return the codestream of a JPEG XL file without the boxes around it.
 
     Raises
     ------
     ValueError
-        If there is no codestream, or a preview in it.
+        If there is none.
     """
     if data.startswith(JXL_CODESTREAM):
-        start = 2
-    else:
-        # jxlp boxes, the codestream in parts, begin with four bytes that count them.
-        starts = (first + 4 * (name == b"jxlp") for name, first, _ in boxes(data) if name in (b"jxlc", b"jxlp"))
-        start = next(starts, len(data)) + 2
-    if start >= len(data):
+        return data
+    # jxlp boxes, the codestream in parts, begin with four bytes that count them.
+    parts = ((first + 4 * (name == b"jxlp"), last) for name, first, last in boxes(data) if name in (b"jxlc", b"jxlp"))
+    codestream = b"".join(data[first:last] for first, last in parts)
+    if not codestream.startswith(JXL_CODESTREAM):
         raise ValueError("no codestream")
-    header = _Bits(data[start : start + 48])
+    return codestream
+
+
+def jxl_header(codestream: bytes) -> JxlHeader:
+    """Read the header of a JPEG XL codestream (ISO/IEC 18181-1, annex D: SizeHeader and ImageMetadata).
+
+    Raises
+    ------
+    ValueError
+        If there is a preview in it.
+    """
+    header = _Bits(codestream[2:50])
     width, height = header.size()
     if header.take(1):
         return JxlHeader(width, height, 8, animated=False)
@@ -189,3 +199,13 @@ def jp2_with_metadata(data: bytes, *, icc: bytes | None, exif: bytes | None, xmp
     if exif:
         parts.append(make_box(b"uuid", _EXIF_UUID + exif.removeprefix(b"Exif\0\0")))
     return b"".join(parts)
+
+
+def jxl_with_metadata(codestream: bytes, *, exif: bytes | None = None, xmp: bytes | None = None) -> bytes:
+    """Put a JPEG XL codestream into a container with metadata."""
+    file = JXL_SIGNATURE + make_box(b"ftyp", b"jxl \0\0\0\0jxl ") + make_box(b"jxlc", codestream)
+    if exif:
+        file += make_box(b"Exif", b"\0\0\0\0" + exif.removeprefix(b"Exif\0\0"))
+    if xmp:
+        file += make_box(b"xml ", xmp)
+    return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,48 +97,69 @@ def read_jxl(data: bytes, header: boxes.JxlHeader, name: str) -> Frame:
     """
     import imagecodecs
 
-    # imagecodecs keeps floats and the first frame apart, which pyjpegxl does not; only that knows the profile.
-    profile = _jxl_profile(data, name)
+    _open_image_io(name)
     frame = _frame(imagecodecs.jpegxl_decode(data, index=0), header.bits, name)
+    profile = _jxl_profile(data, name)
+    black = np.zeros((8, 8, *frame.pixels.shape[2:]), frame.pixels.dtype)
+    plain = bytes(imagecodecs.jpegxl_encode(black, lossless=True))
+    # libjxl makes profiles of the colour spaces that a file only names; the one that goes without saying is left out.
+    profile = None if profile == _jxl_profile(plain, name) else profile
     warnings = ("only the first frame of the animation was read",) if header.animated else ()
     found = boxes.read_metadata(data)
     return _described(replace(frame, icc=profile, lossless=False, warnings=(*frame.warnings, *warnings)), found)
 
 
-def _pyjpegxl(name: str) -> Any:  # noqa: ANN401 - a module
+def _open_image_io(name: str) -> Any:  # noqa: ANN401 - a module
     try:
-        import pyjpegxl
+        import OpenImageIO
     except ImportError:
         raise _missing(name, "jxl") from None
-    return pyjpegxl
+    return OpenImageIO
 
 
 def _jxl_profile(data: bytes, name: str) -> bytes | None:
-    """Return the profile of a JPEG XL file, or None if it is the sRGB that goes without saying."""
-    codec = _pyjpegxl(name)
-    header = codec.probe(data)
-    # libjxl makes profiles of the colour spaces that a file only names; to learn its one of sRGB, it is asked for it.
-    plain = codec.encode_from_numpy(np.zeros((1, 1, header.num_color_channels), np.uint8), lossless=True)
-    return None if header.icc == codec.probe(plain).icc else header.icc
+    """Return the profile of a JPEG XL picture, or the one of the colour space that it names."""
+    library = _open_image_io(name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.jxl"
+        # It takes files only, and none of fewer than 128 bytes.
+        path.write_bytes(boxes.jxl_with_metadata(boxes.jxl_codestream(data)) + boxes.make_box(b"skip", bytes(128)))
+        source = library.ImageInput.open(str(path))
+        if source is None:
+            raise ValueError(library.geterror())
+        profile = source.spec().getattribute("ICCProfile")
+        source.close()
+    return None if profile is None else np.asarray(profile, np.uint8).tobytes()
 
 
-def encode_jxl(
-    samples: Samples, *, distance: float, icc: bytes | None, exif: bytes | None, xmp: bytes | None, name: str
-) -> bytes:
-    """Encode H x W or H x W x C samples as JPEG XL; distance 0 is lossless.
+def encode_jxl(samples: Samples, *, distance: float, icc: bytes | None, name: str) -> bytes:
+    """Encode samples as JPEG XL; distance 0 is lossless. A profile takes H x W x 3 or H x W x 4 integers.
 
     Raises
     ------
     DeconvError
-        If the extra package is not installed.
+        If there is a profile, and the extra package is not installed.
     """
-    codec = _pyjpegxl(name)
-    how: dict[str, Any] = {"quality": distance} if distance else {"lossless": True}
-    if samples.dtype == np.float32:
-        # With less effort it fails on floats of both signs.
-        how["speed"] = codec.EncoderSpeed.Kitten
-    exif = b"\0\0\0\0" + exif.removeprefix(exif_block.PREFIX) if exif else None
-    return bytes(codec.encode_from_numpy(samples, icc=icc, exif=exif, xmp=xmp, **how))
+    if icc is None:
+        import imagecodecs
+
+        how: dict[str, Any] = {"distance": distance} if distance else {"lossless": True}
+        return bytes(imagecodecs.jpegxl_encode(samples, **how))
+    # Only this puts the profile where the format has it, and that for integer colours alone.
+    library = _open_image_io(name)
+    height, width, channels = samples.shape
+    spec = library.ImageSpec(width, height, channels, samples.dtype.name)
+    if channels == 4:
+        spec.alpha_channel = 3
+        spec.attribute("oiio:UnassociatedAlpha", 1)
+    spec.attribute("ICCProfile", library.TypeDesc(f"uint8[{len(icc)}]"), np.frombuffer(icc, np.uint8))
+    spec.attribute("jpegxl:distance", float(distance))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.jxl"
+        output = library.ImageOutput.create(str(path))
+        if not (output.open(str(path), spec) and output.write_image(samples) and output.close()):
+            raise RuntimeError(output.geterror())
+        return path.read_bytes()
 
 
 def read_deep_avif(data: bytes, depth: int) -> Frame:

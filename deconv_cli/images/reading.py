@@ -206,7 +206,7 @@ class _Opened:
 
     def _jpeg_xl(self) -> Picture:
         data = self.stream.read()
-        header = boxes.jxl_header(data)
+        header = boxes.jxl_header(boxes.jxl_codestream(data))
         return self._single("jxl", header[:2], lambda: optional.read_jxl(data, header, self.name))
 
     def _single(self, kind: str, size: tuple[int, int] | None, decode: Callable[[], Frame], width: int = 3) -> Picture:

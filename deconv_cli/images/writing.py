@@ -182,13 +182,16 @@ def write_frames(
     what = _find_format(format)
     warnings: dict[str, None] = {}
 
+    name = "picture"
+
     def fitted() -> Iterator[Frame]:
+        nonlocal name
         for frame in frames:
+            name = frame.name
             fit, lost = _fit(frame, format, encoding)
             warnings.update(dict.fromkeys(lost))
             yield fit
 
-    name = "picture"
     try:
         if format == "tiff":
             tiff.write_pages(file, fitted(), count=count)
@@ -196,7 +199,6 @@ def write_frames(
             _write_animation(file, list(fitted()), format, encoding, loop=loop, still_first=still_first)
         else:
             (frame,) = fitted()
-            name = frame.name
             _WRITERS[format](file, frame, encoding)
     except MemoryError as error:
         raise DeconvError(f"{name}: memory does not suffice to write it as {what.label}") from error
@@ -271,6 +273,8 @@ def _is_lost(frame: Frame, field: str, target: str) -> bool:
         return True
     if field == "exif" and target == "tiff":
         return tiff.load_exif(value) is None
+    if field == "icc" and target == "jxl":
+        return frame.pixels.ndim == 2 or frame.pixels.dtype == np.float32
     return field == "icc" and not _FORMATS[target].gray and colour.is_gray_profile(value)
 
 
@@ -407,7 +411,8 @@ def _write_jxl(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
     distance = 0.1 + (100 - quality) * 0.09 if quality >= 30 else 53 / 3000 * quality**2 - 23 / 20 * quality + 25
     layers = np.ascontiguousarray(_layers(frame))
     lossless = _is_lossless(frame, encoding)
-    file.write(optional.encode_jxl(layers, distance=0 if lossless else distance, **_described(frame)))
+    data = optional.encode_jxl(layers, distance=0 if lossless else distance, icc=frame.icc, name=frame.name)
+    file.write(boxes.jxl_with_metadata(boxes.jxl_codestream(data), exif=frame.exif, xmp=frame.xmp))
 
 
 def _write_heif(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import queue
 import shutil
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
-from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.errors import DeconvError, DiskFullError, UsageError, cannot_write
 from deconv_cli.images import Frame, Picture, atomic_file, check_pages, format_of, open_picture, write_frames
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.decision import Decision
@@ -25,7 +26,7 @@ from deconv_cli.restoration.resume import ResumeRecord
 if TYPE_CHECKING:
     from deconv_cli.restoration.restorer import Restorers
 
-Status = Literal["restored", "copied", "complete", "planned", "failed"]
+Status = Literal["restored", "copied", "complete", "planned", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Outcome:
     input, output
         The files.
     status
-        ``restored``; ``copied``: nothing to restore; ``complete``: already done; ``planned``: by a dry run; ``failed``.
+        ``restored``; ``copied``: nothing to restore; ``complete``: already done; ``planned``: by a dry run; ``failed``;
+        ``skipped``: not begun, because the disk was full.
     task
         What was undone, or null.
     decision
@@ -61,7 +63,7 @@ class Outcome:
     warnings
         What could not be kept.
     error
-        Why it failed, or null.
+        Why it failed or was skipped, or null.
     """
 
     input: str
@@ -343,6 +345,7 @@ class Batch:
         self.jobs_beside, self.record, self.keep_times = jobs_beside, record, keep_times
         self.seen, self.stop = seen, stop
         self.busy = 0.0
+        self._full: DiskFullError | None = None
         self._budget = memory.available_memory() // 2
         self._readers = ThreadPoolExecutor(jobs_beside, "reader")
         self._writers = ThreadPoolExecutor(jobs_beside, "writer")
@@ -356,7 +359,7 @@ class Batch:
         Yields
         ------
         Outcome
-            One for every job that was begun, in order.
+            One for every job that was begun, in order; after a full disk one for every job that was left, too.
 
         Raises
         ------
@@ -365,13 +368,16 @@ class Batch:
         """
         remaining = iter(jobs)
         try:
-            while not self.stop():
+            while not (self.stop() or self._full):
                 self._read_ahead(remaining)
                 if not self._incoming:
                     break
                 self._outgoing.append(self._restore(self._incoming.popleft(), remaining))
                 yield from self._finished(at_most=self.jobs_beside)
             yield from self._finished(at_most=0)
+            if self._full:
+                left = itertools.chain((incoming.job for incoming in self._incoming), remaining)
+                yield from (_skipped(job, self._full) for job in left)
         finally:
             if self._feed:
                 self._feed.put(DeconvError("interrupted"))
@@ -509,10 +515,11 @@ class Batch:
             return outgoing.outcome
         try:
             warnings, size, ended = outgoing.writing.result()
+            if self.record and outgoing.status:
+                self.record.enter(outgoing.job, outgoing.status)
         except DeconvError as error:
+            self._full = error if isinstance(error, DiskFullError) else self._full
             return _failed(outgoing.outcome, error)
-        if self.record and outgoing.status:
-            self.record.enter(outgoing.job, outgoing.status)
         return dataclasses.replace(
             outgoing.outcome,
             output_bytes=size,
@@ -523,6 +530,10 @@ class Batch:
 
 def _failed(outcome: Outcome, error: DeconvError | None) -> Outcome:
     return dataclasses.replace(outcome, status="failed", task=None, decision=None, error=str(error))
+
+
+def _skipped(job: Job, full: DiskFullError) -> Outcome:
+    return Outcome(str(job.source), str(job.target), "skipped", error=f"{job.source}: not begun, since {full}")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -552,7 +563,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DeconvError(f"{folder}: the output folder cannot be made ({error.strerror})") from error
+        raise cannot_write(f"{folder}, the output folder,", error) from error
 
 
 def make_writable_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deconv_cli.errors import DeconvError
+from deconv_cli.errors import cannot_write
 from deconv_cli.restoration.planning import Job
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class ResumeRecord:
                 start = b"\n" if self._unfinished() else b""
                 file.write(start + json.dumps(entry).encode() + b"\n")
         except OSError as error:
-            raise DeconvError(f"{self.path}: the record to resume from cannot be written ({error.strerror})") from error
+            raise cannot_write(f"{self.path}, the record to resume from", error) from error
 
     def _unfinished(self) -> bool:
         with self.path.open("rb") as file:
