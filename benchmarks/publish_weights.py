@@ -109,6 +109,7 @@ def card(weights: Weights, results: list[dict[str, Any]], sha256: str, arguments
         f" {', '.join(map(str, architecture.blocks))} blocks; activation {architecture.activation}; float16 on disk.",
         f"* Trained in {recipe['step']} steps of {recipe['seconds'] / 60:.0f} minutes, by"
         f" `deconv train {' '.join(recipe['folders'])} --config weights/{description.name}.toml{start}`.",
+        *compression(weights),
         *([f"* {arguments.history}"] if arguments.history else []),
         f"* Training data: {arguments.data_terms}",
         f"* Limits: {arguments.limits}",
@@ -131,6 +132,22 @@ def card(weights: Weights, results: list[dict[str, Any]], sha256: str, arguments
             ),
         ]
     return "\n".join(lines) + "\n"
+
+
+def compression(weights: Weights) -> list[str]:
+    """Say in lines of the card what `deconv compress` did to the weights, if it did anything."""
+    done = weights.recipe.get("compression")
+    if not done:
+        return []
+    options = [
+        *([f"--prune {done['prune']:g}"] if done["prune"] else []),
+        *([f"--quantize {done['quantize']} --max-loss {done['max_loss']:g}"] if done["quantize"] else []),
+        *([f"--finetune {done['finetune']}"] if done["finetune"] else []),
+        *([f"--levels {','.join(f'{level:g}' for level in done['levels'])}"] if done["levels"] else []),
+    ]
+    kept = ["head", "tail", *done.get("in_float", [])]
+    layers = f"; {len(weights.quantization)} layers in int8, in float {', '.join(kept)}" if done["quantize"] else ""
+    return [f"* Then `deconv compress {' '.join(options)}` from the weights with sha256 {done['of']}{layers}."]
 
 
 if __name__ == "__main__":

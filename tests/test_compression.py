@@ -158,11 +158,10 @@ def test_engines_round_as_torch_does(name, upsampling, crops):
     assert np.abs(error).max() < 0.02 * np.abs(expected).max()
 
 
-def test_openvino_computes_in_int8(rounded):
-    openvino = pytest.importorskip("openvino")
-    from deconv_cli.network.engines.openvino import build_model
-
-    compiled = openvino.Core().compile_model(build_model(rounded), "CPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_openvino_computes_in_int8(rounded, precision):
+    pytest.importorskip("openvino")
+    compiled = ENGINES["openvino"].load(rounded, "cpu", precision)._request.get_compiled_model()
     nodes = compiled.get_runtime_model().get_ordered_ops()
     kinds = [str(node.get_rt_info()["primitiveType"].value) for node in nodes]
     if not any("avx512" in kind for kind in kinds):
