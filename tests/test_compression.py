@@ -23,7 +23,7 @@ from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.engines import ENGINES
 from deconv_cli.network.quantization import Quantization
 from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
-from deconv_cli.restoration.restorer import Restorer
+from deconv_cli.restoration.restorer import Restorer, cached_restorer, restore
 from deconv_cli.tasks import find_task
 from deconv_cli.training.data import PictureSet
 
@@ -302,3 +302,63 @@ def test_zero_is_exact_and_ranges_hold_what_they_should():
     low, high = how.input_range
     assert (low, high) == pytest.approx((0, 3))
     assert how.scales.shape == (2, 1, 1, 1)
+
+
+@pytest.fixture
+def bundled(weights, rounded, tmp_path, monkeypatch):
+    """A folder of bundled weights in which the denoiser is there in int8 as well."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    registry = {}
+    for name, each in {"denoise": weights, "denoise-int8": rounded, "decompress": weights}.items():
+        task = name.removesuffix("-int8")
+        described, parameters = dataclasses.replace(each.description, name=name, task=task), dict(each.parameters)
+        if task == "decompress":
+            architecture = dataclasses.replace(described.architecture, condition_planes=0)
+            described = dataclasses.replace(described, architecture=architecture, level_range=(5, 95))
+            parameters["head.weight"] = parameters["head.weight"][:, :3]
+        made = dataclasses.replace(each, description=described, parameters=parameters)
+        save_weights(folder / f"{name}.safetensors", made)
+        sha256 = load_weights(folder / f"{name}.safetensors").sha256
+        registry[name] = {"sha256": sha256, "summary": name}
+    (folder / "registry.json").write_text(json.dumps(registry))
+    monkeypatch.setattr("deconv_cli.network.bundled.weights_folder", lambda: folder)
+    cached_restorer.cache_clear()
+    yield folder
+    cached_restorer.cache_clear()
+
+
+def test_fast_takes_the_bundled_int8_weights_and_says_so(run, bundled, tmp_path):
+    source = tmp_path / "in.png"
+    Image.fromarray(data.chelsea()[:40, :56]).save(source)
+    task = ("--task", "denoise", "--json")
+    fast = run("restore", "--fast", *task, source, tmp_path / "fast.png").json_lines[0]
+    assert fast["weights"] == "denoise-int8"
+    assert "int8" in fast["decision"]
+    full = run("restore", *task, source, tmp_path / "full.png").json_lines[0]
+    assert full["weights"] == "denoise"
+    assert "int8" not in full["decision"]
+    images = [np.asarray(Image.open(tmp_path / name), float) for name in ("fast.png", "full.png")]
+    assert 0 < np.abs(images[0] - images[1]).mean() < 3
+
+    # No weights in int8 for this task: the full ones, and a word about it.
+    other = run("restore", "--fast", "--task", "decompress", "--json", source, tmp_path / "other.png")
+    assert other.json_lines[0]["weights"] == "decompress"
+    assert "no weights in int8 are bundled for decompress" in other.stderr
+    with pytest.raises(UsageError, match="decompress-int8"):
+        restore(data.chelsea()[:40, :56], task="decompress", fast=True)
+    both = run("restore", "--fast", "--weights", "denoise", source, tmp_path / "both.png")
+    assert both.code == 2
+    assert "--fast" in both.stderr
+
+
+def test_a_processor_without_int8_computes_the_same_in_float(rounded, monkeypatch):
+    x = stacked()
+    expected = ENGINES["openvino"].load(rounded, "cpu", "fp32").run(x)
+    monkeypatch.setattr("deconv_cli.network.engines.openvino.has_native_int8", lambda: False)
+    engine = ENGINES["openvino"].load(rounded, "cpu", "fp32")
+    nodes = engine._request.get_compiled_model().get_runtime_model().get_ordered_ops()
+    assert not any(
+        str(node.get_rt_info()["primitiveType"].value).endswith("I8") for node in nodes if "conv" in str(node)
+    )
+    assert np.abs(engine.run(x) - expected).max() < 0.02 * np.abs(expected).max()

@@ -103,6 +103,14 @@ def restore(
         ),
     ] = None,
     weights: shared.Weights = None,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast",
+            help="Use the bundled weights in int8: faster on a processor, a little worse.",
+            rich_help_panel=RESTORATION,
+        ),
+    ] = False,
     tta: shared.Tta = False,
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
@@ -283,6 +291,7 @@ def restore(
         device=device,
         precision=precision,
         engine=engine,
+        fast=fast,
         sheet=compare,
         may_replace=overwrite or resume,
         workers=jobs,
@@ -362,6 +371,7 @@ class Request:
     device: str
     precision: str
     engine: str
+    fast: bool
     sheet: Path | None
     may_replace: bool
     workers: int
@@ -394,7 +404,7 @@ class Request:
         """Load the network given, once it is clear that there is work to do; weights given fix the task."""
         from deconv_cli.restoration.restorer import Restorers
 
-        restorers = Restorers(self.weights, self.device, self.precision, self.engine)
+        restorers = Restorers(self.weights, self.device, self.precision, self.engine, fast=self.fast)
         if restorers.only and self.options.task == "auto":
             return restorers, replace(self.options, task=restorers.only.task.name)
         return restorers, self.options

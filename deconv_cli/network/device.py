@@ -20,6 +20,9 @@ GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """On Linux: NVIDIA's driver, the one of Windows' subsystem for Linux, and AMD's."""
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 """What Linux calls the instructions that multiply bfloat16."""
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+"""What Linux calls the instructions that multiply eight-bit numbers."""
+ARM = ("arm64", "aarch64")
 
 
 def choose_device(name: str = "auto") -> str:
@@ -77,6 +80,21 @@ def has_native_bf16(device: str) -> bool:
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return False
+
+
+def has_native_int8() -> bool:
+    """Tell whether the processor adds up products of eight-bit numbers exactly, in one instruction.
+
+    Where it does not, kernels in int8 are no faster, and on x86 they saturate: they add up in sixteen bits.
+    """
+    if platform.machine().lower() in ARM:
+        return True
+    if platform.system() == "Linux":
+        return bool(INT8_FLAGS & set(_processor_flags()))
+    import torch
+
+    probes = ("_is_vnni_supported", "_is_avx512_vnni_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def _processor_flags() -> list[str]:

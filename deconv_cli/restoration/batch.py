@@ -56,6 +56,8 @@ class Outcome:
         Sizes of the files, or null.
     seconds
         Time from decoding to having written, or null.
+    weights
+        Name of the weights, or null.
     engine
         Name of the engine that ran the network, or null.
     fallback
@@ -79,6 +81,7 @@ class Outcome:
     input_bytes: int | None = None
     output_bytes: int | None = None
     seconds: float | None = None
+    weights: str | None = None
     engine: str | None = None
     fallback: str | None = None
     warnings: tuple[str, ...] = ()
@@ -153,6 +156,7 @@ def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outco
         decision=first.decision + more,
         noise_level=first.noise_level,
         scale=first.scale,
+        weights=first.weights[0] if first.weights else None,
         engine=first.engine,
         fallback=first.fallback,
         width=picture.width,

@@ -173,9 +173,10 @@ def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, 
     if largest != 1:
         restored = dataclasses.replace(restored, pixels=restored.pixels * np.float32(largest))
     scale = restorer.description.scale
+    precision = f"int8 with {result.precision}" if restorer.weights.quantization else result.precision
     done = Done(
         task,
-        f"{task}: {_describe(restorer, decision, level, options)}, {result.precision}",
+        f"{task}: {_describe(restorer, decision, level, options)}, {precision}",
         None if level is None else round(level, 2),
         scale,
         (restorer.description.name, restorer.weights.sha256),

@@ -33,6 +33,9 @@ MIRRORED = 32
 """Pixels that the picture goes on for, mirrored, beyond its border: the zeros that a convolution takes there instead
 would be an edge, and discolour what lies beside it."""
 
+FAST = "-int8"
+"""What the names of the bundled weights in int8 end in."""
+
 log = logging.getLogger(__name__)
 
 
@@ -359,9 +362,21 @@ class Restorers:
         Name or file of the only weights to use, or None.
     device, precision, engine
         See `Restorer`.
+    fast
+        Use the bundled weights in int8 of a task, where there are some.
+
+    Raises
+    ------
+    UsageError
+        If `fast` is asked for beside weights, or device, precision or engine cannot be had.
     """
 
-    def __init__(self, weights: str | None, device: str, precision: str, engine: str = "auto") -> None:
+    def __init__(
+        self, weights: str | None, device: str, precision: str, engine: str = "auto", *, fast: bool = False
+    ) -> None:
+        if weights and fast:
+            raise UsageError("--fast is a choice among the bundled weights: leave it out with --weights")
+        self.fast, self._told = fast, set[str]()
         self.device = check_engine(engine, device, precision)
         self.precision, self.engine = precision, engine
         self.only = Restorer(weights, device=device, precision=precision, engine=engine) if weights else None
@@ -376,17 +391,29 @@ class Restorers:
             If the weights given are for another task or scale, or none are bundled for these.
         """
         restorer = self.only or cached_restorer(
-            own_weights(find_task(task), scale), self.device, self.precision, self.engine
+            self._bundled_for(find_task(task), scale), self.device, self.precision, self.engine
         )
         restorer.require(task, scale)
         return restorer
+
+    def _bundled_for(self, task: Task, scale: int | None) -> str:
+        if not self.fast:
+            return own_weights(task, scale)
+        name = task.weights_name(scale)
+        if name + FAST in self.bundled:
+            return name + FAST
+        if name not in self._told:
+            log.warning("no weights in int8 are bundled for %s: the full ones restore it, not --fast", name)
+        self._told.add(name)
+        return own_weights(task, scale)
 
     @property
     def sha256(self) -> str:
         """The hash of the weights given, or of all bundled ones."""
         if self.only:
             return self.only.weights.sha256
-        return " ".join(entry.sha256 for entry in self.bundled.values())
+        hashes = [entry.sha256 for entry in self.bundled.values()]
+        return " ".join([*hashes, "fast"] if self.fast else hashes)
 
     @property
     def tasks(self) -> set[str]:
@@ -394,16 +421,21 @@ class Restorers:
         return {self.only.task.name} if self.only else TASKS.keys() & self.bundled.keys()
 
 
-def own_weights(task: Task, scale: int | None = None) -> str:
-    """Return the name of the weights that are bundled for a task.
+def own_weights(task: Task, scale: int | None = None, *, fast: bool = False) -> str:
+    """Return the name of the weights that are bundled for a task; `fast` those in int8.
 
     Raises
     ------
     UsageError
         If there are none; the message says how to train some.
     """
-    name = task.weights_name(scale)
+    name = task.weights_name(scale) + (FAST if fast else "")
     if name not in bundled_weights():
+        if fast:
+            raise UsageError(
+                f"no weights {name} are bundled: leave fast out, or make some by deconv compress"
+                f" {name.removesuffix(FAST)} FOLDER --quantize int8, and give them as weights"
+            )
         option = f"--task {task.name}" if task.scales == (1,) else f"--scale {task.find_scale(scale)}"
         raise UsageError(
             f"no weights are bundled for {name}: train some by deconv train FOLDER {option}, and give them by --weights"
@@ -430,6 +462,7 @@ def restore(
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
+    fast: bool = False,
 ) -> Pixels:
     """Restore a picture; the weights are loaded at the first call and kept.
 
@@ -447,6 +480,8 @@ def restore(
         See `Restorer.restore`.
     weights, device, precision, engine
         See `Restorer`.
+    fast
+        Use the bundled weights in int8.
 
     Returns
     -------
@@ -469,6 +504,6 @@ def restore(
     ((96, 96), dtype('uint8'))
     """
     wanted = find_task(task or ("sr" if scale else "denoise"))
-    restorer = cached_restorer(weights or own_weights(wanted, scale), device, precision, engine)
+    restorer = cached_restorer(weights or own_weights(wanted, scale, fast=fast), device, precision, engine)
     restorer.require(task, scale)
     return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels

@@ -12,6 +12,7 @@ from openvino import opset13 as ops
 
 from deconv_cli.network.activations import Activation
 from deconv_cli.network.container import thread_limit
+from deconv_cli.network.device import has_native_int8
 from deconv_cli.network.graph import Layer, draw_residual
 from deconv_cli.network.quantization import LEVELS, Quantization
 from deconv_cli.network.weights import Weights
@@ -31,7 +32,9 @@ class Engine:
         settings = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False, **HINTS[precision]}
         if limit := thread_limit():
             settings["INFERENCE_NUM_THREADS"] = limit
-        compiled = openvino.Core().compile_model(build_model(weights), device.upper(), settings)
+        # In float on rounded numbers the result is the same.
+        model = build_model(weights, in_int8=has_native_int8())
+        compiled = openvino.Core().compile_model(model, device.upper(), settings)
         self._request = compiled.create_infer_request()
         self._free = threading.Lock()
 
@@ -42,21 +45,28 @@ class Engine:
         return residual
 
 
-def build_model(weights: Weights) -> openvino.Model:
-    """Return the network as a model of OpenVINO, for any number of pictures of any size."""
+def build_model(weights: Weights, *, in_int8: bool = True) -> openvino.Model:
+    """Return the network as a model of OpenVINO, for any number of pictures of any size.
+
+    Layers in eight bits run in int8, or in float on rounded numbers without `in_int8`.
+    """
     architecture = weights.description.architecture
     image = ops.parameter([-1, architecture.channels + architecture.condition_planes, -1, -1], np.float32, name="image")
-    residual = draw_residual(_Graph(), image, architecture, weights.parameters, weights.quantization)
+    residual = draw_residual(_Graph(in_int8=in_int8), image, architecture, weights.parameters, weights.quantization)
     return openvino.Model([ops.result(residual, name="residual")], [image], weights.description.name)
 
 
 class _Graph:
     """Draws with the operations of OpenVINO; see `deconv_cli.network.graph.Graph`."""
 
+    def __init__(self, *, in_int8: bool) -> None:
+        self.in_int8 = in_int8
+
     def convolve(self, x: Node, layer: Layer) -> Node:
         kernel, bias = ops.constant(layer.kernel), ops.constant(layer.bias[None, :, None, None])
         if layer.quantization:
-            x, kernel = self.quantize(x, layer.quantization), self.constant_int8(layer.kernel, layer.quantization)
+            x = self.quantize(x, layer.quantization)
+            kernel = self.constant_int8(layer.kernel, layer.quantization) if self.in_int8 else kernel
         strides, padding = [layer.stride] * 2, [layer.padding] * 2
         if layer.transposed:
             drawn = ops.convolution_backprop_data(x, kernel, strides, pads_begin=padding, pads_end=padding)
