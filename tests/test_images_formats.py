@@ -572,6 +572,61 @@ def test_formats_of_extras_say_which_extra_reads_them(monkeypatch):
         encode_frame(Frame(samples(3, dtype=np.uint16)), "avif")
 
 
+def dng(linear, orientation=1):
+    """A raw file of 12 bits, with sRGB's primaries and a red and a blue that are weaker than green."""
+    height, width = linear.shape[:2]
+    mosaic = np.empty((height, width))
+    for row, column, channel, gain in ((0, 0, 0, 0.5), (0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 2, 0.6)):
+        mosaic[row::2, column::2] = linear[row::2, column::2, channel] * gain
+    black, white = 64, 4095
+
+    def rationals(*values):
+        return [part for value in values for part in (round(value * 10000), 10000)]
+
+    from_xyz = (3.2405, -1.5371, -0.4985, -0.9693, 1.8760, 0.0416, 0.0556, -0.2040, 1.0572)
+    tags = [
+        (254, 4, 1, 0, True),
+        (271, 2, 0, "Maker", True),
+        (274, 3, 1, orientation, True),
+        (33421, 3, 2, (2, 2), True),
+        (33422, 1, 4, bytes([0, 1, 1, 2]), True),
+        (50706, 1, 4, bytes([1, 4, 0, 0]), True),
+        (50708, 2, 0, "Maker Camera", True),
+        (50714, 3, 1, black, True),
+        (50717, 3, 1, white, True),
+        (50721, 10, 9, rationals(*from_xyz), True),
+        (50728, 5, 3, rationals(0.5, 1, 0.6), True),
+        (50778, 3, 1, 21, True),
+    ]
+    samples = np.rint(black + mosaic * (white - black)).astype(np.uint16)
+    return tiff(samples, photometric=32803, metadata=None, software=False, extratags=tags)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_raw_file_is_developed_to_16_bits_of_srgb(orientation):
+    from skimage import data
+
+    shown = data.astronaut()[:128, :192] / 255
+    shown[:8, :8] = 1  # LibRaw takes the brightest sample for white if it is near.
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    with open_picture(dng(linear, orientation), name="photo.DNG") as picture:
+        (frame,) = picture.frames
+    expected = np.rot90(shown, -1) if orientation == 6 else shown
+    assert (picture.height, picture.width) == expected.shape[:2] == frame.pixels.shape[:2]
+    assert frame.pixels.dtype == np.uint16
+    assert len(np.unique(frame.pixels)) > 256
+    # Demosaicking blurs edges; colours and brightness are the picture's.
+    assert np.abs(frame.pixels.mean((0, 1)) / 65535 - expected.mean((0, 1))).max() < 0.01
+    assert np.median(np.abs(frame.pixels / 65535 - expected)) < 0.02
+    tags = Image.Exif()
+    tags.load(frame.exif)
+    assert dict(tags) == {ExifTags.Base.Make: "Maker"}
+    written, warnings = encode_frame(frame, "tiff")
+    assert warnings == ()
+    with tifffile.TiffFile(io.BytesIO(written)) as file:
+        assert not file.pages[0].is_dng
+
+
 def test_heif_round_trip():
     y, x = np.mgrid[:64, :64]
     frame = Frame(np.stack([4 * x, 4 * y, 2 * (x + y)], -1).astype(np.uint8), exif=exif(), xmp=XMP, icc=ADOBE_RGB)

@@ -32,7 +32,7 @@ _INTEGER_CODES = {1: "B", 3: "H", 4: "I"}
 
 # Of the tags that TIFF 6.0 itself defines these describe the picture; the others say how samples are stored.
 _LAST_TIFF_TAG = 532
-_DESCRIPTIVE = {269, 270, 271, 272, 285, 305, 306, 315, 316}
+DESCRIPTIVE = {269, 270, 271, 272, 285, 305, 306, 315, 316}
 # XMP and ICC travel on their own; Photoshop's block holds previews of the old pixels.
 _ELSEWHERE = {700, 34377, 34675}
 
@@ -86,7 +86,7 @@ def describe(tags: Image.Exif) -> bytes | None:
         One of `MALFORMED`.
     """
     for tag in list(tags):
-        if tag in _ELSEWHERE or (tag <= _LAST_TIFF_TAG and tag not in _DESCRIPTIVE):
+        if tag in _ELSEWHERE or (tag <= _LAST_TIFF_TAG and tag not in DESCRIPTIVE):
             del tags[tag]
     tags.bigtiff = False
     return tags.tobytes() if len(tags) else None

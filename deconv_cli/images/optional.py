@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import ExifTags, Image
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import boxes
@@ -45,7 +46,7 @@ def raw_size(stream: BinaryIO) -> tuple[int, int] | None:
 
 
 def read_raw(stream: BinaryIO, name: str) -> Frame:
-    """Develop a camera's raw file with the camera's white balance to 16-bit sRGB.
+    """Develop a camera's raw file with the camera's white balance to 16-bit sRGB; EXIF is kept of those that are TIFFs.
 
     Raises
     ------
@@ -57,9 +58,31 @@ def read_raw(stream: BinaryIO, name: str) -> Frame:
     except ImportError:
         raise _missing(name, "raw") from None
     with rawpy.imread(stream) as raw:
-        pixels = raw.postprocess(use_camera_wb=True, output_bps=16, no_auto_bright=True)
-    warning = "developed with the camera's white balance to sRGB; the raw file's metadata were left out"
-    return Frame(np.ascontiguousarray(pixels), warnings=(warning,))
+        pixels = raw.postprocess(use_camera_wb=True, output_bps=16, no_auto_bright=True, gamma=(2.4, 12.92))
+    exif = _raw_exif(stream)
+    lost = "the maker's notes were left out" if exif else "the raw file's metadata were left out"
+    warning = f"developed with the camera's white balance to sRGB; {lost}"
+    return Frame(np.ascontiguousarray(pixels), exif=exif, warnings=(warning,))
+
+
+def _raw_exif(stream: BinaryIO) -> bytes | None:
+    """Return what the first directory of a raw file that is a TIFF says about the picture, or None."""
+    stream.seek(0)
+    header = stream.read(8)
+    order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(header[:4])
+    if order is None:
+        return None
+    tags = Image.Exif()
+    tags.endian = "<" if order == "little" else ">"
+    try:
+        tags.load_from_fp(stream, int.from_bytes(header[4:], order))
+        for tag in set(tags) - exif_block.DESCRIPTIVE - {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}:
+            del tags[tag]
+        if ExifTags.IFD.Exif in tags:
+            tags.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.Base.MakerNote, None)
+        return exif_block.describe(tags)
+    except exif_block.MALFORMED:
+        return None
 
 
 def read_jp2(data: bytes, name: str) -> Frame:
