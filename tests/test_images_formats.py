@@ -522,6 +522,27 @@ def test_of_an_animated_jpeg_xl_the_first_frame_is_read_with_a_warning():
     assert frame.warnings == ("only the first frame of the animation was read",)
 
 
+def test_what_a_palette_cannot_hold_is_said():
+    frame = Frame(samples(3))
+    assert encode_frame(frame, "gif")[1] == ("GIF holds 256 colours here: they were reduced",)
+    assert encode_frame(replace(frame, palette=True), "png", palette=True)[1] == (
+        "PNG holds 256 colours here: they were reduced",
+    )
+    gray = Frame(samples(), samples())
+    assert encode_frame(gray, "gif")[1] == ("GIF holds no half transparency here: it was made full or none",)
+
+
+def test_colours_that_are_hidden_take_no_place_in_a_palette():
+    gray = np.arange(512, dtype=np.uint16).reshape(16, 32)
+    pixels = np.dstack([gray % 255, gray % 255, gray // 256]).astype(np.uint8)
+    alpha = np.where(gray < 255, 255, 0).astype(np.uint8)
+    data, warnings = encode_frame(Frame(pixels, alpha), "gif")
+    assert warnings == ()
+    again = read_frame(data)
+    np.testing.assert_array_equal(again.alpha, alpha)
+    np.testing.assert_array_equal(again.pixels[alpha > 0] if again.pixels.ndim == 3 else None, pixels[alpha > 0])
+
+
 @pytest.mark.parametrize("depth", [10, 12])
 def test_deep_avif_is_not_cut_to_8_bits(depth):
     y, x = np.mgrid[:64, :64]

@@ -231,6 +231,8 @@ def _fit(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, list[str
     if frame.alpha is not None and not what.alpha:
         frame = replace(frame, pixels=flatten_onto_white(frame.pixels, frame.alpha), alpha=None)
         warnings.append(f"{what.label} holds no transparency: it was flattened onto white")
+    if target == "gif" or (encoding.palette and frame.palette and target in ("png", "bmp")):
+        warnings += _lost_to_palette(frame, what.label)
     if frame.stamp:
         frame = stamp(frame, dict(frame.stamp), as_text=target == "png")
     lost = [field for field in _METADATA if _is_lost(frame, field, target)]
@@ -476,12 +478,33 @@ def _canvas(frame: Frame, frames: list[Frame]) -> Image.Image:
     return image.convert("RGBA" if transparent else "RGB" if coloured else "L")
 
 
+def _packed(pixels: Samples) -> Samples:
+    """Return a number for every colour."""
+    numbers: Samples = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    return numbers
+
+
+def _lost_to_palette(frame: Frame, label: str) -> list[str]:
+    """Say what a palette cannot hold of a picture."""
+    visible = np.ones(frame.pixels.shape[:2], bool) if frame.alpha is None else frame.alpha >= 128
+    most = GIF_COLOURS - (frame.alpha is not None)
+    lost = []
+    if frame.pixels.ndim == 3 and len(np.unique(_packed(frame.pixels[visible]))) > most:
+        lost.append(f"{label} holds {most} colours here: they were reduced")
+    if frame.alpha is not None and not np.isin(frame.alpha, (0, 255)).all():
+        lost.append(f"{label} holds no half transparency here: it was made full or none")
+    return lost
+
+
 def _quantise(frame: Frame) -> Image.Image:
     """Return the picture with a palette of 256 colours: exactly its own if it has no more."""
     pixels = frame.pixels if frame.pixels.ndim == 3 else np.dstack([frame.pixels] * 3)
     hidden = None if frame.alpha is None else frame.alpha < 128
     most = GIF_COLOURS - (hidden is not None)
-    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    if hidden is not None and not hidden.all():
+        # Colours that nobody sees take no place in the palette.
+        pixels = np.where(hidden[..., None], pixels[~hidden][0], pixels)
+    packed = _packed(pixels)
     colours, indices = np.unique(packed, return_inverse=True)
     if len(colours) <= most:
         image = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8), "P")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -235,6 +236,8 @@ def _normalised(frame: Frame) -> tuple[Frame, float]:
     largest = float(frame.pixels.max(initial=0))
     if largest <= 2:
         return frame, 1
+    # Dividing by a power of two and multiplying again loses nothing; 2**128 is beyond float32.
+    largest = 2.0 ** min(127, math.ceil(math.log2(largest)))
     return dataclasses.replace(frame, pixels=frame.pixels / np.float32(largest)), largest
 
 
