@@ -27,7 +27,7 @@ COLOURS = np.array(
 )  # fmt: skip
 """Of the flat patches, on 0..255."""
 SPEED_SIDES = 512, 768
-SPEED_ROUNDS = 3
+SPEED_ROUNDS = 5
 
 
 @dataclass(frozen=True)
