@@ -234,3 +234,14 @@ def test_threads_keep_to_the_share_of_the_container(tmp_path, monkeypatch, versi
     assert container.thread_limit() == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert container.thread_limit() == 7
+
+
+def test_many_sizes_in_a_row_are_run_alike(monkeypatch, tiny_weights):
+    monkeypatch.setattr(openvino_engine, "MOST_SHAPES", 2)
+    weights = random_weights(Architecture(**PYRAMID))
+    engine, network = ENGINES["openvino"].load(weights, "cpu", "fp32"), weights.build()
+    for sides in ((8, 8), (8, 12), (8, 8), (16, 8), (8, 12), (20, 24), (8, 8)):
+        x = pictures(weights.description.architecture, 1, sides)
+        expected = network.residual(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(engine.run(x), expected, atol=2e-5 * np.abs(expected).max())
+        assert len(engine._shapes) <= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 
 import numpy as np
@@ -18,6 +19,8 @@ from deconv_cli.network.quantization import LEVELS, Quantization
 from deconv_cli.network.weights import Weights
 
 OPSET = "opset13"
+MOST_SHAPES = 24
+"""OpenVINO keeps what it generates for every shape of input, 1.6 MB: after so many a network is compiled anew."""
 HINTS = {
     "fp32": {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"},
     "bf16": {"INFERENCE_PRECISION_HINT": "bf16", "EXECUTION_MODE_HINT": "PERFORMANCE"},
@@ -34,13 +37,18 @@ class Engine:
             settings["INFERENCE_NUM_THREADS"] = limit
         # In float on rounded numbers the result is the same.
         model = build_model(weights, in_int8=has_native_int8())
-        compiled = openvino.Core().compile_model(model, device.upper(), settings)
-        self._request = compiled.create_infer_request()
+        self._compile = functools.partial(openvino.Core().compile_model, model, device.upper(), settings)
+        self._request = self._compile().create_infer_request()
+        self._shapes: set[tuple[int, ...]] = set()
         self._free = threading.Lock()
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `deconv_cli.network.engines.Engine.run`."""
         with self._free:
+            if x.shape not in self._shapes and len(self._shapes) == MOST_SHAPES:
+                self._request = self._compile().create_infer_request()
+                self._shapes.clear()
+            self._shapes.add(x.shape)
             residual: NDArray[np.float32] = self._request.infer([x], share_inputs=True)[0]
         return residual
 
