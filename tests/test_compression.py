@@ -14,9 +14,10 @@ from skimage import data
 
 from deconv_cli.compression.calibration import draw_crops, mean_psnr
 from deconv_cli.compression.calibration import run as run_network
-from deconv_cli.compression.compress import Compression, compress, refuse, training_config
+from deconv_cli.compression.compress import Callbacks, Compression, compress, refuse, training_config
 from deconv_cli.compression.pruning import choose_channels, find_importance, prune
 from deconv_cli.compression.quantisation import best_range, calibrate, choose_layers, find_bias_errors, quantise
+from deconv_cli.compression.report import measure
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.encoder_decoder import build_network
@@ -241,6 +242,30 @@ def test_pruned_and_rounded_from_the_command_line(run, file, pictures, tmp_path)
     again = run("compress", out, pictures, "--quantize", "int8", "--out", tmp_path / "again.safetensors")
     assert again.code == 2
     assert "int8 already" in again.stderr
+
+
+@pytest.mark.parametrize(("task", "scale"), [("decompress", 1), ("sr", 2)])
+def test_blind_and_enlarging_networks_are_compressed_too(pictures, tmp_path, task, scale):
+    torch.manual_seed(0)
+    architecture = Architecture((16, 24), (1, 1), condition_planes=0, scale=scale)
+    parameters = to_parameters(build_network(architecture, residual_gain=0.5).state_dict())
+    levels = (float(scale),) * 2 if scale > 1 else (5.0, 95.0)
+    source, out = tmp_path / "source.safetensors", tmp_path / "out.safetensors"
+    save_weights(source, Weights(Description("blind", task, architecture, levels), parameters, RECIPE))
+    assert compress(source, [pictures], out, Compression(prune=0.2, quantize="int8", max_loss=50))
+    report = measure(source, out, sorted(pictures.iterdir())[:1], (float(scale),) if scale > 1 else (20.0,))
+    before, after = report.networks["before"], report.networks["after"]
+    assert after.multiply_adds <= 0.8 * before.multiply_adds
+    assert after.in_int8 > 0.8
+    assert 0 < report.flat_shift < 255
+
+
+def test_a_stopped_compression_writes_no_weights(file, pictures, tmp_path):
+    out = tmp_path / "out.safetensors"
+    wanted = Compression(prune=0.2, finetune=50)
+    assert compress(file, [pictures], out, wanted, callbacks=Callbacks(stop=lambda: True)) is None
+    assert not out.exists()
+    assert (tmp_path / "out" / "pruned" / "checkpoint.safetensors").exists()
 
 
 @pytest.mark.parametrize(

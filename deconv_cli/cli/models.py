@@ -72,6 +72,7 @@ def _facts(weights: Weights) -> dict[str, Any]:
         "sha256": weights.sha256,
         "parameters": sum(array.size for array in weights.parameters.values()),
         "multiply-adds per pixel": round(architecture.multiply_adds),
+        "layers in int8": len(weights.quantization),
         "influence radius (pixels)": architecture.influence_radius,
         "size multiple (pixels)": architecture.size_multiple,
         "description": description.to_dict(),
