@@ -463,7 +463,7 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resu
             jobs_beside=request.workers,
             record=record,
             keep_times=request.keep_times,
-            seen=sheet.add if sheet else lambda _: None,
+            seen=sheet.add if sheet is not None else lambda _: None,
             stop=lambda: stop() or (fail_fast and bool(reporter.failed)),
         )
         for outcome in batch.run(jobs):
@@ -500,7 +500,7 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         name="standard input" if source == PIPE else str(source),
         target="standard output" if output == PIPE else str(output),
         target_format=options.format if output == PIPE else format_of(output) or "same",
-        seen=sheet.add if sheet else lambda _: None,
+        seen=sheet.add if sheet is not None else lambda _: None,
     )
     if output == PIPE:
         streams.write(file.getbuffer())
