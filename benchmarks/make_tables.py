@@ -49,7 +49,9 @@ def page() -> str:
     bundled = [load_weights(entry.path) for entry in bundled_weights().values()]
     parts = [INTRODUCTION]
     for name, task in TASKS.items():
-        weights = [entry for entry in bundled if entry.description.task == name]
+        own = {task.weights_name(scale) for scale in task.scales}
+        weights = [entry for entry in bundled if entry.description.name in own]
+        weights.sort(key=lambda entry: entry.description.scale)
         parts.append(f"## {TITLES[name]}\n")
         if not weights:
             parts.append(f"No weights are bundled yet. `deconv train ./images --task {name}` trains some.\n")

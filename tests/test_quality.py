@@ -22,11 +22,29 @@ def folders(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(("kind", "floors"), [("colour", (35.3, 33.1, 30.25)), ("gray", (34.25, 32.15, 29.65))])
+@pytest.mark.parametrize(("kind", "floors"), [("colour", (35.4, 33.2, 30.4)), ("gray", (34.3, 32.2, 29.7))])
 def test_denoising(run, folders, kind, floors):
     result = run("bench", folders / kind, "--levels", "15,25,50", "--json").json
     assert result["pictures"] == 3
     for row, floor in zip(result["rows"], floors, strict=True):
         assert row["psnr"] > floor, row
         assert row["psnr"] > row["input_psnr"] + 5
+        assert row["ssim"] > row["input_ssim"]
+
+
+@pytest.mark.parametrize(
+    ("options", "gains"),
+    [
+        (("--task", "decompress"), (1.5, 1.45, 1.45, 1.35)),
+        (("--task", "decompress", "--gray"), (1.7, 1.6, 1.6, 1.55)),
+        (("--scale", "2"), (2.5,)),
+        (("--scale", "3"), (1.85,)),
+        (("--scale", "4"), (1.8,)),
+    ],
+)
+def test_the_other_restorations(run, folders, options, gains):
+    """So many decibels above the input; that of super-resolution is the bicubic enlargement."""
+    rows = run("bench", folders / "colour", *options, "--json").json["rows"]
+    for row, gain in zip(rows, gains, strict=True):
+        assert row["psnr"] > row["input_psnr"] + gain, row
         assert row["ssim"] > row["input_ssim"]
