@@ -16,7 +16,7 @@ from deconv_cli.compression.calibration import draw_crops, mean_psnr
 from deconv_cli.compression.calibration import run as run_network
 from deconv_cli.compression.compress import Callbacks, Compression, compress, refuse, training_config
 from deconv_cli.compression.pruning import choose_channels, find_importance, prune
-from deconv_cli.compression.quantisation import best_range, calibrate, choose_layers, find_bias_errors, quantise
+from deconv_cli.compression.quantization import best_range, calibrate, choose_layers, find_bias_errors, quantize
 from deconv_cli.compression.report import measure
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.description import Architecture, Description
@@ -67,7 +67,7 @@ def crops(weights, pictures):
 @pytest.fixture(scope="module")
 def rounded(weights, crops):
     network = weights.build()
-    return quantise(weights, calibrate(network, crops, DENOISE))
+    return quantize(weights, calibrate(network, crops, DENOISE))
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_engines_round_as_torch_does(name, upsampling, crops):
     pytest.importorskip(name)
     weights = make_weights(Architecture((8, 16), (1, 1), "leaky_relu_0.2", upsampling=upsampling))
     network = weights.build()
-    rounded = quantise(weights, calibrate(network, crops, DENOISE))
+    rounded = quantize(weights, calibrate(network, crops, DENOISE))
     x = stacked()
     expected = rounded.build().residual(torch.from_numpy(x)).numpy()
     error = ENGINES[name].load(rounded, "cpu", "fp32").run(x) - expected
@@ -195,9 +195,9 @@ def test_corrected_biases_keep_the_means(weights, crops):
     quantization = {"bottom.0.conv1": dataclasses.replace(how, input_scale=how.input_scale * 40)}
     errors = find_bias_errors(network, quantization, crops, DENOISE)
     assert np.abs(errors["bottom.0.conv1"]).max() > 1e-3
-    corrected = quantise(weights, quantization, errors)
+    corrected = quantize(weights, quantization, errors)
     outputs = []
-    for each in (network, quantise(weights, quantization).build(), corrected.build()):
+    for each in (network, quantize(weights, quantization).build(), corrected.build()):
         layer, seen = each.get_submodule("bottom.0.conv1"), []
         layer.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output.mean((0, 2, 3))))
         mean_psnr(each, crops, DENOISE)

@@ -79,7 +79,7 @@ def test_a_model_says_what_it_is(run, tmp_path, tiny_weights):
 def test_what_cannot_be_exported_is_refused(run, tmp_path, tiny_weights, monkeypatch):
     out = tmp_path / "model.onnx"
     for options, message in (
-        (("--precision", "int8"), "not quantised; deconv compress"),
+        (("--precision", "int8"), "not quantized; deconv compress"),
         (("--precision", "fp64"), "unknown precision"),
         (("--format", "tflite"), "unknown format"),
         (("--format", "openvino"), "ends in .xml"),

@@ -31,8 +31,8 @@ def export(
         typer.Option(
             metavar="fp32|fp16|bf16|int8",
             show_default=False,
-            help="Number format of the kernels in the file; int8: of weights that compress quantised."
-            " [fp32; quantised weights: int8]",
+            help="Number format of the kernels in the file; int8: of weights that compress quantized."
+            " [fp32; quantized weights: int8]",
         ),
     ] = None,
     overwrite: shared.Overwrite = False,

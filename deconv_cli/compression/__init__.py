@@ -1,1 +1,1 @@
-"""Making trained networks smaller and faster: pruning, quantisation, and what they cost."""
+"""Making trained networks smaller and faster: pruning, quantization, and what they cost."""

@@ -1,4 +1,4 @@
-"""A compression from beginning to end: prune, fine-tune, quantise, fine-tune, save."""
+"""A compression from beginning to end: prune, fine-tune, quantize, fine-tune, save."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from deconv_cli.compression.calibration import draw_crops
 from deconv_cli.compression.pruning import choose_channels, find_importance, prune
-from deconv_cli.compression.quantisation import Choice, calibrate, choose_layers, find_bias_errors, quantise
+from deconv_cli.compression.quantization import Choice, calibrate, choose_layers, find_bias_errors, quantize
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.description import Description
 from deconv_cli.network.fake_quantization import fake_quantize
@@ -41,7 +41,7 @@ class Compression:
     quantize
         ``int8``, or empty.
     max_loss
-        Most that quantisation may cost at any of `levels`, in dB; layers stay in float until it does not.
+        Most that quantization may cost at any of `levels`, in dB; layers stay in float until it does not.
     finetune
         Steps of training after pruning, and again with rounding.
     levels
@@ -203,10 +203,10 @@ def compress(
             )
             if tuned is None:
                 return None
-            weights = quantise(tuned, choice.quantization)
+            weights = quantize(tuned, choice.quantization)
         else:
             errors = find_bias_errors(network, choice.quantization, crops, task)
-            weights = quantise(weights, choice.quantization, errors)
+            weights = quantize(weights, choice.quantization, errors)
     weights = dataclasses.replace(
         weights,
         description=dataclasses.replace(weights.description, name=out.stem),

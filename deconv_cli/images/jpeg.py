@@ -1,4 +1,4 @@
-"""What the quantisation tables of a JPEG tell about its quality."""
+"""What the quantization tables of a JPEG tell about its quality."""
 
 from __future__ import annotations
 

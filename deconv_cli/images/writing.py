@@ -316,7 +316,7 @@ def _described(frame: Frame) -> dict[str, Any]:
 def _write_png(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
     if encoding.palette and frame.palette and frame.pixels.dtype == np.uint8:
         encoded = io.BytesIO()
-        _quantise(frame).save(encoded, "PNG")
+        _quantize(frame).save(encoded, "PNG")
         data = encoded.getvalue()
     else:
         import imagecodecs
@@ -373,7 +373,7 @@ def _webp_options(frame: Frame, encoding: Encoding) -> dict[str, Any]:
 
 
 def _write_bmp(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
-    image = _quantise(frame) if encoding.palette and frame.palette else Image.fromarray(frame.pixels)
+    image = _quantize(frame) if encoding.palette and frame.palette else Image.fromarray(frame.pixels)
     image.save(file, "BMP", dpi=frame.dpi or (0, 0))
 
 
@@ -441,7 +441,7 @@ def _write_animation(
 ) -> None:
     """Write the frames of an animation, each a full canvas, with their times."""
     first = frames[0]
-    images = [_quantise(frame) if target == "gif" else _canvas(frame, frames) for frame in frames]
+    images = [_quantize(frame) if target == "gif" else _canvas(frame, frames) for frame in frames]
     timed = frames[1:] if still_first else frames
     options: dict[str, Any] = {"save_all": True, "append_images": images[1:]}
     if len(frames) > 1:
@@ -496,7 +496,7 @@ def _lost_to_palette(frame: Frame, label: str) -> list[str]:
     return lost
 
 
-def _quantise(frame: Frame) -> Image.Image:
+def _quantize(frame: Frame) -> Image.Image:
     """Return the picture with a palette of 256 colours: exactly its own if it has no more."""
     pixels = frame.pixels if frame.pixels.ndim == 3 else np.dstack([frame.pixels] * 3)
     hidden = None if frame.alpha is None else frame.alpha < 128

@@ -65,7 +65,7 @@ def export(weights: Weights, path: Path, model_format: str, precision: str) -> E
     model_format
         ``onnx`` or ``openvino``.
     precision
-        ``fp32``, ``fp16``, ``bf16``, or ``int8`` of weights that ``deconv compress`` quantised.
+        ``fp32``, ``fp16``, ``bf16``, or ``int8`` of weights that ``deconv compress`` quantized.
 
     Raises
     ------
@@ -82,10 +82,10 @@ def export(weights: Weights, path: Path, model_format: str, precision: str) -> E
         raise UsageError(
             f"{weights.description.name}: these weights tell classes apart; only restorations are exported"
         )
-    quantised = bool(weights.quantization)
-    if (precision == "int8") != quantised:
+    quantized = bool(weights.quantization)
+    if (precision == "int8") != quantized:
         way_out = "deconv compress --quantize int8 makes some" if precision == "int8" else "give --precision int8"
-        state = "quantised" if quantised else "not quantised"
+        state = "quantized" if quantized else "not quantized"
         raise UsageError(f"{weights.description.name}: these weights are {state}; {way_out}")
     try:
         write = {"onnx": _write_onnx, "openvino": _write_openvino}[model_format]

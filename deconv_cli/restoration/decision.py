@@ -38,7 +38,7 @@ class Findings:
     coarse_chroma
         Noise left in the colours of averages of 4 x 4 pixels, on 0..255.
     jpeg_quality
-        Quality that the file's quantisation tables stand for, or None if it is no JPEG.
+        Quality that the file's quantization tables stand for, or None if it is no JPEG.
     blocking
         How much the borders of 8 x 8 blocks stand out.
     """
@@ -104,7 +104,7 @@ class Decision:
 
 
 def decide(frame: Frame, tasks: Container[str]) -> Decision:
-    """Look at the pixels (their noise and blocking) and at the file (its JPEG quantisation tables).
+    """Look at the pixels (their noise and blocking) and at the file (its JPEG quantization tables).
 
     Correlated colour noise goes to the weights that know the noise of cameras. So does a picture that is both noisy
     and compressed, which these were trained on, unless it was compressed harder than any of those. Without such

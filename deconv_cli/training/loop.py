@@ -170,7 +170,7 @@ def train(
     watch_gradients
         Measure gradients, updates and activations every `LOG_EVERY` steps, log them and warn of what is wrong.
     adapt
-        Changes the network in place before the first step, not its parameters; as quantisation does, whose effect is
+        Changes the network in place before the first step, not its parameters; as quantization does, whose effect is
         to be trained away.
     device
         Where to train; the processor by default.

@@ -178,7 +178,7 @@ def find_bias_errors(
     return {name: torch.stack(found).mean(0).numpy() for name, found in errors.items()}
 
 
-def quantise(
+def quantize(
     weights: Weights,
     quantization: Mapping[str, Quantization],
     bias_errors: Mapping[str, NDArray[np.float32]] | None = None,
