@@ -106,7 +106,8 @@ def card(weights: Weights, results: list[dict[str, Any]], sha256: str, arguments
         f"* Task {description.task}" + (f", scale {description.scale}" if description.scale > 1 else "") + ".",
         f"* {architecture.parameters / 1e6:.2f} M parameters, {architecture.multiply_adds / 1e3:.0f} K multiply-adds a"
         f" pixel of the result; levels of {', '.join(map(str, architecture.widths))} channels with"
-        f" {', '.join(map(str, architecture.blocks))} blocks; activation {architecture.activation}; float16 on disk.",
+        f" {', '.join(map(str, architecture.blocks))} blocks; activation {architecture.activation};"
+        f" {'int8 and ' if weights.quantization else ''}float16 on disk.",
         f"* Trained in {recipe['step']} steps of {recipe['seconds'] / 60:.0f} minutes, by"
         f" `deconv train {' '.join(recipe['folders'])} --config weights/{description.name}.toml{start}`.",
         *compression(weights),
