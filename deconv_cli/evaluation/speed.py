@@ -316,6 +316,11 @@ def _processor() -> str:
 
 
 def _peak_memory() -> int | None:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux's getrusage would count the peak of the process that this one was forked from.
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
     try:
         import resource
     except ImportError:  # Windows
