@@ -21,6 +21,7 @@ import tomli_w
 
 from deconv_cli.evaluation.bench import Conditions, Method, bench
 from deconv_cli.images import find_pictures, read_frame
+from deconv_cli.network.bundled import bundled_weights
 from deconv_cli.network.weights import Weights, load_weights, save_weights
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.tasks import Task
@@ -65,9 +66,10 @@ def main() -> None:
     path = WEIGHTS / f"{arguments.name}.safetensors"
     save_weights(path, weights)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    recipe = {key: value for key, value in weights.recipe.items() if key in fields}
-    path.with_suffix(".toml").write_text(tomli_w.dumps(recipe), encoding="utf-8")
+    if "compression" not in weights.recipe:
+        fields = {field.name for field in dataclasses.fields(TrainConfig)}
+        recipe = {key: value for key, value in weights.recipe.items() if key in fields}
+        path.with_suffix(".toml").write_text(tomli_w.dumps(recipe), encoding="utf-8")
     path.with_suffix(".md").write_text(card(weights, results, sha256, arguments), encoding="utf-8")
     registry = WEIGHTS / "registry.json"
     entries = json.loads(registry.read_text(encoding="utf-8"))
@@ -97,7 +99,6 @@ def card(weights: Weights, results: list[dict[str, Any]], sha256: str, arguments
     """Write the card of the weights, in Markdown."""
     description, recipe = weights.description, weights.recipe
     architecture = description.architecture
-    start = f" --init {recipe['init']}" if recipe["init"] else ""
     lines = [
         f"# {description.name}",
         "",
@@ -108,9 +109,7 @@ def card(weights: Weights, results: list[dict[str, Any]], sha256: str, arguments
         f" pixel of the result; levels of {', '.join(map(str, architecture.widths))} channels with"
         f" {', '.join(map(str, architecture.blocks))} blocks; activation {architecture.activation};"
         f" {'int8 and ' if weights.quantization else ''}float16 on disk.",
-        f"* Trained in {recipe['step']} steps of {recipe['seconds'] / 60:.0f} minutes, by"
-        f" `deconv train {' '.join(recipe['folders'])} --config weights/{description.name}.toml{start}`.",
-        *compression(weights),
+        compression(weights) if "compression" in recipe else training(weights),
         *([f"* {arguments.history}"] if arguments.history else []),
         f"* Training data: {arguments.data_terms}",
         f"* Limits: {arguments.limits}",
@@ -135,20 +134,31 @@ def card(weights: Weights, results: list[dict[str, Any]], sha256: str, arguments
     return "\n".join(lines) + "\n"
 
 
-def compression(weights: Weights) -> list[str]:
-    """Say in lines of the card what `deconv compress` did to the weights, if it did anything."""
-    done = weights.recipe.get("compression")
-    if not done:
-        return []
+def training(weights: Weights) -> str:
+    """Say in a line of the card how the weights were trained."""
+    recipe = weights.recipe
+    start = f" --init {recipe['init']}" if recipe["init"] else ""
+    return (
+        f"* Trained in {recipe['step']} steps of {recipe['seconds'] / 60:.0f} minutes, by"
+        f" `deconv train {' '.join(recipe['folders'])} --config weights/{weights.description.name}.toml{start}`."
+    )
+
+
+def compression(weights: Weights) -> str:
+    """Say in a line of the card from which bundled weights `deconv compress` made these, and how."""
+    done = weights.recipe["compression"]
+    origin = next(name for name, entry in bundled_weights().items() if entry.sha256 == done["of"])
     options = [
         *([f"--prune {done['prune']:g}"] if done["prune"] else []),
         *([f"--quantize {done['quantize']} --max-loss {done['max_loss']:g}"] if done["quantize"] else []),
         *([f"--finetune {done['finetune']}"] if done["finetune"] else []),
         *([f"--levels {','.join(f'{level:g}' for level in done['levels'])}"] if done["levels"] else []),
+        *([f"--patch {done['patch']}"] if done["patch"] else []),
     ]
     kept = ["head", "tail", *done.get("in_float", [])]
     layers = f"; {len(weights.quantization)} layers in int8, in float {', '.join(kept)}" if done["quantize"] else ""
-    return [f"* Then `deconv compress {' '.join(options)}` from the weights with sha256 {done['of']}{layers}."]
+    command = f"deconv compress {origin} {' '.join(done['folders'])} --val val {' '.join(options)}"
+    return f"* Made of `{origin}` (sha256 {done['of']}) by `{command}`{layers}."
 
 
 if __name__ == "__main__":

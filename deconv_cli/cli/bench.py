@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from deconv_cli.cli import options as shared
+from deconv_cli.cli.reporting import cells_table
 from deconv_cli.errors import NoPicturesError, UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from deconv_cli.cli.streams import Streams
     from deconv_cli.evaluation.bench import Conditions, Method
     from deconv_cli.restoration.restorer import Restorer
-
-WORDS = {"method", "weights", "engine", "precision"}
-"""Columns that hold no numbers."""
 
 
 def bench(
@@ -149,7 +145,7 @@ def bench(
     if markdown:
         streams.data(result.to_markdown(aim.level_name))
         return
-    streams.table(_table(result.cells(aim.level_name)))
+    streams.table(cells_table(result.cells(aim.level_name)))
     precisions = ", ".join(f"{name} in {value}" for name, value in result.precisions.items())
     streams.data(f"{result.pictures} pictures; {result.conditions}; {precisions}")
 
@@ -177,14 +173,14 @@ def _time_engines(streams: Streams, weights: list[str], device: str, rounds: int
         for row in result.rows
     ]
     headings = ("weights", "engine", "precision", "MP/s", "times torch", "GFLOPS", "of the convolution rate")
-    streams.table(_table([headings, *cells]))
+    streams.table(cells_table([headings, *cells]))
     sizes = [
         (f"{size:g}", f"{seconds:.2f}", "" if peak is None else f"{peak / 1e9:.2f}")
         for size, (seconds, peak) in result.sizes.items()
     ]
-    streams.table(_table([("megapixels", "seconds", "peak memory (GB)"), *sizes]))
+    streams.table(cells_table([("megapixels", "seconds", "peak memory (GB)"), *sizes]))
     for title, rates in (("threads", result.threads), ("tiles at once", result.batches)):
-        streams.table(_table([(title, "MP/s"), *((str(count), f"{rate:.2f}") for count, rate in rates.items())]))
+        streams.table(cells_table([(title, "MP/s"), *((str(count), f"{rate:.2f}") for count, rate in rates.items())]))
     streams.data(
         f"{result.processor}; pictures of {SIZE[1]} x {SIZE[0]}, array to array;"
         f" on 2 megapixels {result.engine_share:.0%} of the time is the engine's own"
@@ -218,16 +214,3 @@ def _methods(
         for (name, restorer), stem in zip(restorers.items(), stems, strict=True)
     ]
     return methods + [Method.classical(name.strip(), conditions.scale) for name in classical]
-
-
-def _table(cells: list[tuple[str, ...]]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    headings, *rows = cells
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in WORDS else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -10,15 +10,13 @@ import typer
 
 from deconv_cli.cli import options as shared
 from deconv_cli.cli.exit_codes import ExitCode
+from deconv_cli.cli.reporting import cells_table
 from deconv_cli.cli.signals import graceful_stop
 from deconv_cli.errors import NoPicturesError, UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from deconv_cli.cli.streams import Streams
     from deconv_cli.compression.compress import Compressed, Compression
-    from deconv_cli.compression.report import Report
     from deconv_cli.training.loop import Progress, RunFiles
 
 METHOD, TUNING = "What is done", "Fine-tuning"
@@ -225,22 +223,9 @@ def _report(
     if json:
         streams.json({"weights": str(files.out), **report.to_dict()})
     else:
-        streams.table(_table(report))
+        streams.table(cells_table(report.cells("level")))
         streams.data(f"{report.scores.pictures} pictures; {report.scores.conditions}")
     if report.in_float:
         streams.message(f"in float because of their sensitivity: {', '.join(report.in_float)}")
     streams.message(f"{files.out}: the compressed weights; report.json and report.png are in {files.folder}")
     streams.message(f"try them: deconv restore --weights {files.out} INPUT OUTPUT")
-
-
-def _table(report: Report) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    headings, *rows = report.cells("level")
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,13 @@ from typing import TYPE_CHECKING
 from deconv_cli.cli.streams import Streams, printable
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from deconv_cli.restoration.batch import Outcome
     from deconv_cli.restoration.estimate import Estimate
+
+WORDS = {"", "method", "weights", "engine", "precision", "setting", "activation"}
+"""Headings of columns that hold no numbers, which stand on the left of tables."""
 
 
 @dataclass
@@ -112,3 +118,17 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def cells_table(cells: Iterable[Sequence[str]]) -> Table:
+    """Make a table of cells, the headings first."""
+    from rich import box
+    from rich.table import Table
+
+    headings, *rows = cells
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in WORDS else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -10,14 +10,12 @@ import typer
 
 from deconv_cli.cli import options as shared
 from deconv_cli.cli.exit_codes import ExitCode
+from deconv_cli.cli.reporting import cells_table
 from deconv_cli.cli.signals import graceful_stop
 from deconv_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from deconv_cli.cli.streams import Streams
-    from deconv_cli.study.document import Grid
     from deconv_cli.study.study import Progress
 
 QUICK = {"steps": 1000, "sweep_steps": 250}
@@ -189,22 +187,12 @@ def _write_report(streams: Streams, folder: Path) -> None:
 
     summary = load_summary(folder / "results.json")
     files = write_report(folder)
-    streams.table(_table(main_table(summary)))
+    grid = main_table(summary)
+    cells = [[cell.replace("**", "") for cell in row[:6]] for row in (grid.headings, *grid.rows)]
+    streams.table(cells_table(cells))
     for verdict in verdicts(summary):
         streams.data(f"{verdict.claim} {verdict.conclusion}.")
     streams.message(f"{files[0]}: the report; {files[1].name} is the same in one file")
-
-
-def _table(grid: Grid) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in grid.headings[:6]:
-        table.add_column(heading, justify="left" if heading in ("setting", "activation") else "right")
-    for row in grid.rows:
-        table.add_row(*(cell.replace("**", "") for cell in row[:6]))
-    return table
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -163,12 +163,16 @@ def compress(
     config, levels = training_config(weights, wanted), levels_to_measure(weights.description, wanted.levels)
     pictures = PictureSet(split_pictures(folders, validation)[0], config.patch)
     tune = functools.partial(_finetune, folders=folders, validation=validation, callbacks=callbacks)
-    history = dataclasses.asdict(wanted) | {"levels": list(wanted.levels), "of": weights.sha256}
+    history = dataclasses.asdict(wanted) | {
+        "levels": list(wanted.levels),
+        "folders": [folder.name for folder in folders],
+        "of": weights.sha256,
+    }
     files, choice = RunFiles(out), None
+    crops = draw_crops(pictures, config, task, {*levels, *config.level_range})
 
     if wanted.prune:
         callbacks.stage(f"pruning {wanted.prune:.0%} of the multiply-adds")
-        crops = draw_crops(pictures, config, task, {*levels, *config.level_range})
         importance = find_importance(weights.build(), crops, task, config.loss)
         weights = prune(weights, choose_channels(config.architecture, importance, wanted.prune))
         config = dataclasses.replace(config, inner=weights.description.architecture.inner)
@@ -179,13 +183,11 @@ def compress(
             weights = tuned
     if wanted.quantize:
         callbacks.stage("choosing the layers to run in eight bits")
-        crops = draw_crops(pictures, config, task, {*levels, *config.level_range})
-        measured = {level: crops[level] for level in levels}
         network = weights.build()
         choice = choose_layers(
             network,
             calibrate(network, crops, task),
-            measured,
+            {level: crops[level] for level in levels},
             task,
             max_loss=wanted.max_loss,
             progress=callbacks.layers,
