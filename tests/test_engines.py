@@ -245,3 +245,29 @@ def test_many_sizes_in_a_row_are_run_alike(monkeypatch, tiny_weights):
         expected = network.residual(torch.from_numpy(x)).numpy()
         np.testing.assert_allclose(engine.run(x), expected, atol=2e-5 * np.abs(expected).max())
         assert len(engine._shapes) <= 2
+
+
+@pytest.mark.parametrize("command", ["restore", "export"])
+def test_nothing_is_reported_over_the_network(tmp_path, tiny_weights, command):
+    """OpenVINO's package does at every import of its converter, from a forked process, which can hang."""
+    Image.fromarray(data.chelsea()[:64, :64]).save(tmp_path / "in.png")
+    code = (
+        "import sys\n"
+        "def watch(event, arguments):\n"
+        "    if event in ('os.fork', 'socket.connect', 'socket.getaddrinfo'): print('seen:', event, file=sys.stderr)\n"
+        "sys.addaudithook(watch)\n"
+        "from deconv_cli.cli.app import run\n"
+        "code = run(sys.argv[1:])\n"
+        "assert 'openvino' in sys.modules\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+        "raise SystemExit(code)"
+    )
+    arguments = {
+        "restore": ["restore", tmp_path / "in.png", tmp_path / "out.png", "--weights", tiny_weights, "--device", "cpu"],
+        "export": ["export", tiny_weights, "--format", "openvino", "--out", tmp_path / "model.xml"],
+    }[command]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "seen:" not in done.stderr

@@ -189,11 +189,11 @@ def _store_onnx_kernels(model: onnx.ModelProto, precision: str) -> None:
 
 
 def _write_openvino(weights: Weights, path: Path, precision: str) -> Exported:
-    import openvino
-
     from deconv_cli.network.engines.openvino import OPSET, build_model
 
     model = build_model(weights)
+    import openvino  # Not before the engine, which imports it without its converter.
+
     _store_openvino_kernels(model, precision)
     for key, value in metadata(weights).items():
         model.set_rt_info(value, ["deconv", key])

@@ -16,6 +16,7 @@ class Engine:
 
     def __init__(self, weights: Weights, device: str, precision: str) -> None:
         del device, precision  # There is one of each.
+        onnxruntime.disable_telemetry_events()  # Builds for Windows would report what runs.
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_limit() or 0
         options.log_severity_level = 3

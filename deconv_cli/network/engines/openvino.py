@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
+from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
-from openvino import Node
-from openvino import opset13 as ops
 
 from deconv_cli.network.activations import Activation
 from deconv_cli.network.container import thread_limit
@@ -17,6 +16,18 @@ from deconv_cli.network.device import has_native_int8
 from deconv_cli.network.graph import Layer, draw_residual
 from deconv_cli.network.quantization import LEVELS, Quantization
 from deconv_cli.network.weights import Weights
+
+# With its converter of models, which nothing here needs and which it does without, OpenVINO reports every import over
+# the network, from a forked process; and a fork hangs if another thread is computing.
+_CONVERTER = "openvino.tools.ovc"
+_modules: dict[str, Any] = sys.modules
+_is_hidden = _modules.setdefault(_CONVERTER, None) is None
+import openvino  # noqa: E402
+from openvino import Node  # noqa: E402
+from openvino import opset13 as ops  # noqa: E402
+
+if _is_hidden:
+    del _modules[_CONVERTER]
 
 OPSET = "opset13"
 MOST_SHAPES = 24
