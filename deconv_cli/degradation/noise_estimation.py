@@ -16,6 +16,7 @@ PATCH = 8
 """Side of a patch in pixels."""
 MAX_PATCHES = 30_000
 """Patches looked at, however large the picture: this is what bounds time and memory."""
+PATCHES_AT_ONCE = 1024
 QUIET_FRACTION, MIN_QUIET = 0.02, 300
 """Share of the patches taken to be free of texture, and the fewest that give a steady variance."""
 FIRST_HIGH_FREQUENCY = 9
@@ -67,19 +68,15 @@ def estimate_noise_level(image: NDArray[Any]) -> float:
     channels = image[..., None] if image.ndim == 2 else image
     if min(channels.shape[:2]) < PATCH:
         return 0.0
-    # Only the sampled patches are scaled, so that a large picture is not copied.
-    patches = to_float(_sample_patches(channels))
-    lowest = to_float(np.asarray(np.fmin.reduce(channels, axis=None)))
-    highest = to_float(np.asarray(np.fmax.reduce(channels, axis=None)))
-    means = patches.mean(2)
-    # The picture's own extremes stand for the limits of its format: a scan may well be clipped to 16..235. Where
-    # nothing was clipped they are some standard deviations away from any patch and change nothing.
-    distances = np.minimum(means - lowest, highest - means)
-    usable = np.isfinite(distances).all(1) & (np.ptp(patches, axis=2) > 0).any(1)
-    if not usable.any():
-        return 0.0
-    saturated = ((patches == lowest) | (patches == highest)).mean(2, dtype=np.float32)
-    return _solve_level(patches[usable], distances[usable], saturated[usable]) * LEVEL_SCALE
+    lowest, highest = (to_float(np.asarray(limit.reduce(channels, axis=None))) for limit in (np.fmin, np.fmax))
+    sampled = _sample_patches(channels)
+    # Only the sampled patches are scaled, some at a time: memory that is in use already is a multiple faster.
+    parts = [
+        _measure(to_float(sampled[start : start + PATCHES_AT_ONCE]), lowest, highest)
+        for start in range(0, len(sampled), PATCHES_AT_ONCE)
+    ]
+    measures = _Measures(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return _solve_level(measures) * LEVEL_SCALE if len(measures.texture) else 0.0
 
 
 def estimate_coarse_chroma(image: NDArray[Any]) -> float:
@@ -130,49 +127,95 @@ def _sample_patches(channels: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(chosen.reshape(*chosen.shape[:2], PATCH * PATCH))
 
 
-def _solve_level(patches: NDArray[np.float32], distances: NDArray[np.float32], saturated: NDArray[np.float32]) -> float:
-    """Iterate the noise level, in units of the pixels: how much clipping takes from it depends on it.
+class _Measures(NamedTuple):
+    """What is measured in patches: arrays of patches x channels, the last two of opponent channels.
 
-    `distances` of the means to the limits and shares of `saturated` pixels are patches x channels.
+    Attributes
+    ----------
+    distances
+        From the means to the limits.
+    saturated
+        Shares of saturated pixels.
+    texture
+        Energy at low frequencies, without the mean.
+    noise
+        Energy at each high frequency: patches x channels x frequencies.
     """
-    mix = OPPONENT if patches.shape[1] == 3 else np.ones((1, 1))
-    texture, noise = _texture_and_noise(np.einsum("kc,pcx->kpx", mix.astype(np.float32), patches))
+
+    distances: NDArray[np.float32]
+    saturated: NDArray[np.float32]
+    texture: NDArray[np.float32]
+    noise: NDArray[np.float32]
+
+
+def _measure(patches: NDArray[np.float32], lowest: NDArray[np.float32], highest: NDArray[np.float32]) -> _Measures:
+    """Measure those of the patches (patches x channels x pixels) that are neither constant nor hold a NaN."""
+    means = patches.mean(2)
+    # The picture's own extremes stand for the limits of its format: a scan may well be clipped to 16..235. Where
+    # nothing was clipped they are some standard deviations away from any patch and change nothing.
+    distances = np.minimum(means - lowest, highest - means)
+    usable = np.isfinite(distances).all(1) & (patches != patches[..., :1]).any((1, 2))
+    patches = patches[usable]
+    saturated = ((patches == lowest) | (patches == highest)).mean(2, dtype=np.float32)
+    basis, low = _cosine_transform()
+    coefficients = (patches.reshape(-1, PATCH * PATCH) @ basis).reshape(*patches.shape[:2], basis.shape[1])
+    energy = np.square(_mix(patches.shape[1]) @ coefficients)
+    return _Measures(distances[usable], saturated, energy[..., :low].sum(-1), energy[..., low:])
+
+
+def _mix(channels: int) -> NDArray[np.float32]:
+    return OPPONENT.astype(np.float32) if channels == 3 else np.ones((1, 1), np.float32)
+
+
+@functools.cache
+def _cosine_transform() -> tuple[NDArray[np.float32], int]:
+    """Return the DCT of a patch, pixels x coefficients without the mean, low before high, and how many are low."""
+    index = np.arange(PATCH)
+    dct = np.sqrt(2 / PATCH) * np.cos(np.pi * np.outer(index, 2 * index + 1) / (2 * PATCH))
+    dct[0] /= np.sqrt(2)
+    frequency = np.add.outer(index, index).ravel()
+    by_frequency = np.argsort(frequency, kind="stable")[1:]
+    low = int(np.count_nonzero(frequency[by_frequency] < FIRST_HIGH_FREQUENCY))
+    return np.kron(dct, dct)[by_frequency].T.astype(np.float32), low
+
+
+def _solve_level(measures: _Measures) -> float:
+    """Iterate the noise level, in units of the pixels: how much clipping takes from it depends on it."""
+    squared_mix = np.square(_mix(measures.distances.shape[1])).T
     clipped = _clipped_gaussian()
     level = 0.0
     for _ in range(MAX_PASSES):
         means = clipped.mean * level
-        inside = distances > means[0]
+        inside = measures.distances > means[0]
         if level > 0:
             # More saturated pixels than noise explains: the border of a blown area, or black print on white.
-            inside &= saturated <= np.interp(distances, means, clipped.saturated) + SATURATED_MARGIN
+            explained = np.interp(measures.distances, means, clipped.saturated)
+            inside &= measures.saturated <= explained + SATURATED_MARGIN
         chosen = np.flatnonzero(inside.all(1))
         if chosen.size == 0:
             return 0.0
-        kept = np.interp(distances[chosen], means, clipped.variance) @ np.square(mix).T
-        variances = [_quiet_variance(t[chosen], n[chosen], k) for t, n, k in zip(texture, noise, kept.T, strict=True)]
+        kept = np.interp(measures.distances[chosen], means, clipped.variance) @ squared_mix
+        texture, noise = measures.texture[chosen], measures.noise
+        variances = [
+            _quiet_variance(texture[:, channel], noise[:, channel], chosen, kept[:, channel])
+            for channel in range(texture.shape[1])
+        ]
         previous, level = level, math.sqrt(np.mean(variances))
         if abs(level - previous) <= 0.005 * level:
             break
     return level
 
 
-def _quiet_variance(texture: NDArray[np.float32], noise: NDArray[np.float32], kept: NDArray[np.float64]) -> float:
-    """Return the noise variance in the patches with the least texture for the variance that clipping has kept."""
+def _quiet_variance(
+    texture: NDArray[np.float32], noise: NDArray[np.float32], chosen: NDArray[np.intp], kept: NDArray[np.float64]
+) -> float:
+    """Return the noise variance in the chosen patches with the least texture for the variance that clipping has kept.
+
+    `noise` is that of all patches, the others of the chosen ones.
+    """
     count = min(len(kept), max(MIN_QUIET, int(QUIET_FRACTION * len(kept))))
     quiet = np.argpartition(texture / kept, count - 1)[:count]
-    return float(np.median(noise[quiet].sum(0, dtype=np.float64)) / kept[quiet].sum())
-
-
-def _texture_and_noise(patches: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the energy of each patch at low frequencies (without the mean), and that at each high one."""
-    index = np.arange(PATCH)
-    dct = np.sqrt(2 / PATCH) * np.cos(np.pi * np.outer(index, 2 * index + 1) / (2 * PATCH))
-    dct[0] /= np.sqrt(2)
-    basis = np.kron(dct, dct).astype(np.float32)
-    frequency = np.add.outer(index, index).ravel()
-    is_high = frequency >= FIRST_HIGH_FREQUENCY
-    low, high = patches @ basis[(frequency > 0) & ~is_high].T, patches @ basis[is_high].T
-    return np.square(low).sum(-1), np.square(high)
+    return float(np.median(noise[chosen[quiet]].sum(0, dtype=np.float64)) / kept[quiet].sum())
 
 
 class _ClippedGaussian(NamedTuple):
