@@ -141,8 +141,8 @@ TASKS = MappingProxyType(
                 degrade=lambda image, scale, _: shrink(image, round(scale)),
                 degrade_variously=lambda image, scale, _: shrink(image, round(scale)),
                 scales=(2, 3, 4),
-                widths=(64, 128, 256),
-                blocks=(2, 2, 2),
+                widths=(64, 128),
+                blocks=(4, 2),
                 channel="y",
             ),
         )

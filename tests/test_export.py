@@ -13,6 +13,7 @@ from PIL import Image
 from skimage import data
 
 from deconv_cli.network import export as export_module
+from deconv_cli.network.bundled import bundled_weights
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration.restorer import Restorer
 
@@ -48,6 +49,21 @@ def test_a_model_runs_elsewhere_at_every_size(run, tmp_path, tiny_weights, model
         worst = np.abs(runs(out, x) - expected).max() / np.abs(expected).max()
         assert worst < {"fp32": 1e-5, "fp16": 2e-3, "bf16": 2e-2}[precision]
     assert {"fp32": 0, "fp16": 1e-6, "bf16": 1e-4}[precision] <= worst
+
+
+@pytest.mark.parametrize(("suffix", "runs"), [("onnx", run_onnx), ("xml", run_openvino)])
+def test_quantized_weights_stay_in_int8(run, tmp_path, suffix, runs):
+    out, model_format = tmp_path / f"model.{suffix}", "onnx" if suffix == "onnx" else "openvino"
+    ran = run("export", "denoise-int8", "--format", model_format, "--out", out, "--json")
+    assert (ran.code, ran.json["precision"]) == (0, "int8")
+    kernels = out if suffix == "onnx" else out.with_suffix(".bin")
+    weights = load_weights(bundled_weights()["denoise-int8"].path)
+    assert kernels.stat().st_size < 1.1 * weights.description.architecture.parameters
+    x = np.random.default_rng(1).random((1, 4, 32, 40), dtype=np.float32)
+    expected = weights.build().residual(torch.from_numpy(x)).detach().numpy()
+    difference = np.abs(runs(out, x) - expected) * 255
+    assert difference.max() < 4
+    assert difference.mean() < 0.3
 
 
 def test_kernels_take_half_the_bytes_in_half_precision(run, tmp_path):
