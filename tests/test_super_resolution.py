@@ -246,8 +246,8 @@ def test_a_level_range_that_is_not_the_scale_is_refused():
 
     config = TrainConfig(task="sr", scale=3)
     assert config.level_range == (3, 3)
-    assert config.multiple == 12
-    with pytest.raises(UsageError, match="multiple of 12"):
+    assert config.multiple == 6
+    with pytest.raises(UsageError, match="multiple of 6"):
         dataclasses.replace(config, patch=64)
     with pytest.raises(UsageError, match="is its scale"):
         dataclasses.replace(config, level_range=(2.0, 3.0))
