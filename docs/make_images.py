@@ -16,6 +16,12 @@ HERE = Path(__file__).parent / "images"
 SHEETS = {
     "before-after": ("cat", data.chelsea, ["--noise-level", "25"], []),
     "decompressed": ("astronaut", data.astronaut, ["--quality", "12"], ["--task", "decompress"]),
+    "camera-noise": (
+        "coffee-photo",
+        data.coffee,
+        ["--noise-level", "15", "--noise", "camera", "--quality", "90"],
+        ["--task", "photo"],
+    ),
     "enlarged": ("coffee", data.coffee, ["--scale", "3"], ["--scale", "3"]),
 }
 """Name of the sheet: name and picture, how `degrade` damages it, how `restore` mends it."""

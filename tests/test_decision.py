@@ -52,6 +52,8 @@ def noisy(kind, level):
         (noisy("camera", 12), 85, ALL, "photo", "correlated colour noise"),
         (noisy("camera", 12), None, {"denoise"}, "denoise", "correlated colour noise"),
         (noisy("white", 25), 75, ALL, "photo", "JPEG quality 75"),
+        (noisy("white", 15), 92, ALL, "photo", "noise level"),
+        (noisy("white", 15), 98, ALL, "denoise", "noise level"),
         (noisy("white", 25), 75, {"denoise", "decompress"}, "denoise", "JPEG quality 75"),
     ],
 )

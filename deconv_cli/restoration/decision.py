@@ -6,7 +6,6 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from deconv_cli.degradation.blocking import measure_blocking
-from deconv_cli.degradation.camera import WORST_QUALITY
 from deconv_cli.degradation.noise_estimation import estimate_coarse_chroma, estimate_noise_level
 from deconv_cli.images import Frame
 
@@ -16,6 +15,9 @@ NOISY_JPEG_LEVEL = 4.0
 """The same for a compressed picture, whose block borders and ringing read as noise."""
 GOOD_QUALITY = 90
 """JPEG quality from which artefacts are hardly seen."""
+MIXED_QUALITY = 95
+"""JPEG quality up to which the compression changed the noise: of white noise of level 10 the weights for camera noise
+leave 0.6 dB less than those for white noise at quality 90, and as much at 95."""
 VISIBLE_BLOCKS = 0.08
 """Blocking from which a picture must have been a JPEG: 1 or 2 of 100 photographs that were none are above it, and
 99 of 100 of quality 30, 92 of quality 50, 75 of quality 75."""
@@ -64,6 +66,11 @@ class Findings:
         return self.blocking >= VISIBLE_BLOCKS or (self.jpeg_quality is not None and self.jpeg_quality < GOOD_QUALITY)
 
     @property
+    def mixed(self) -> bool:
+        """Whether noise, if there is any, went through a compression that changed it."""
+        return self.compressed or (self.jpeg_quality is not None and self.jpeg_quality <= MIXED_QUALITY)
+
+    @property
     def coloured(self) -> bool:
         """Whether there is noise that white noise does not explain."""
         return self.coarse_chroma >= max(COLOUR_NOISE, WHITE_RATIO * self.noise_level)
@@ -106,9 +113,9 @@ class Decision:
 def decide(frame: Frame, tasks: Container[str]) -> Decision:
     """Look at the pixels (their noise and blocking) and at the file (its JPEG quantization tables).
 
-    Correlated colour noise goes to the weights that know the noise of cameras. So does a picture that is both noisy
-    and compressed, which these were trained on, unless it was compressed harder than any of those. Without such
-    weights noise that can be measured outweighs compression, since it is what the eye sees first.
+    Correlated colour noise goes to the weights that know the noise of cameras. So does noise that was compressed,
+    which these were trained on. Without such weights noise that can be measured outweighs compression, since it is what
+    the eye sees first. ``benchmarks/auto.py`` measures all choices; docs/noise-estimation.md tells the result.
 
     Parameters
     ----------
@@ -127,8 +134,7 @@ def decide(frame: Frame, tasks: Container[str]) -> Decision:
 
 
 def _choose(findings: Findings, tasks: Container[str]) -> str | None:
-    known = findings.jpeg_quality is None or findings.jpeg_quality >= WORST_QUALITY
-    if "photo" in tasks and (findings.coloured or (findings.noisy and findings.compressed and known)):
+    if "photo" in tasks and (findings.coloured or (findings.noisy and findings.mixed)):
         return "photo"
     if findings.noisy or findings.coloured:
         return "denoise"
