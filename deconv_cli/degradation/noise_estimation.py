@@ -17,6 +17,7 @@ PATCH = 8
 MAX_PATCHES = 30_000
 """Patches looked at, however large the picture: this is what bounds time and memory."""
 PATCHES_AT_ONCE = 1024
+"""Patches measured at a time: what they need stays in the cache."""
 QUIET_FRACTION, MIN_QUIET = 0.02, 300
 """Share of the patches taken to be free of texture, and the fewest that give a steady variance."""
 FIRST_HIGH_FREQUENCY = 9
