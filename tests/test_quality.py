@@ -39,8 +39,8 @@ def test_denoising(run, folders, kind, floors):
         (("--task", "decompress", "--gray"), (1.7, 1.6, 1.6, 1.55)),
         (("--task", "photo"), (2.4, 5.1, 7.6)),
         (("--scale", "2"), (3.2,)),
-        (("--scale", "3"), (1.85,)),
-        (("--scale", "4"), (1.8,)),
+        (("--scale", "3"), (2.45,)),
+        (("--scale", "4"), (2.0,)),
     ],
 )
 def test_the_other_restorations(run, folders, options, gains):
