@@ -138,19 +138,3 @@ def test_shells_complete_commands_and_options(words, expected):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, check=True
     )
     assert expected in done.stdout.split()
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
-@pytest.mark.parametrize("words", [["--help"], ["models"], ["models", "list"]])
-def test_output_that_cannot_be_written_is_told_in_a_line(words):
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "deconv_cli", *words],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            cwd=ROOT,
-        )
-    assert done.returncode == ExitCode.FAILED
-    assert done.stderr == "error: standard output: cannot be written (No space left on device)\n"

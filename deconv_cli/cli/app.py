@@ -21,7 +21,7 @@ from deconv_cli.cli.score import score
 from deconv_cli.cli.streams import Streams
 from deconv_cli.cli.study import study
 from deconv_cli.cli.train import train
-from deconv_cli.errors import DeconvError, NoPicturesError, UsageError, cannot_write
+from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
 
 app = typer.Typer(
     name="deconv",
@@ -69,12 +69,6 @@ def run(arguments: Sequence[str] | None = None, streams: Streams | None = None) 
     except BrokenPipeError:
         # Whoever read the output has gone; there is nobody to tell. Python must not flush it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return ExitCode.FAILED
-    except OSError as error:
-        # Help is written past the streams. An error that names a file is another, and was to be caught where it arose.
-        if error.filename is not None:
-            raise
-        streams.error(str(cannot_write("standard output", error)))
         return ExitCode.FAILED
     except DeconvError as error:
         streams.error(str(error))
