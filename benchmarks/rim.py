@@ -30,7 +30,7 @@ CROP = slice(48, 144), slice(48, 192)
 def main() -> None:
     """Measure and print a row a level."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", nargs="*", default=["denoise", "decompress", "sr-x2", "sr-x3", "sr-x4"])
+    parser.add_argument("--weights", nargs="*", default=["denoise", "decompress", "photo", "sr-x2", "sr-x3", "sr-x4"])
     parser.add_argument("--levels", type=float, nargs="*", help="degradation levels [those that the task reports]")
     arguments = parser.parse_args()
     print("| weights | level | loss at the rim, dB |\n|---|---|---|")
