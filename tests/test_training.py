@@ -20,7 +20,7 @@ from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.weights import load_weights
 from deconv_cli.tasks import find_task
 from deconv_cli.training import loop
-from deconv_cli.training.config import TrainConfig, config_from_dict
+from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
 
@@ -258,6 +258,43 @@ def test_init_starts_from_given_weights(run, pictures, tmp_path):
         "train", pictures, "--widths", "4,4", "--blocks", "0,0", "--init", first, "--out", tmp_path / "c.safetensors"
     )
     assert ran.code == 2
+
+
+def test_a_pruned_network_can_grow_blocks_that_change_nothing_yet(run, pictures, tmp_path):
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    config = tmp_path / "c.toml"
+    small = "widths = [8, 12]\npatch = 32\nbatch = 2\nresidual_gain = 0.0\nsteps = 2\n"
+    config.write_text(small + "blocks = [1, 1]\ninner = [4, 3, 2]")
+    assert run("train", pictures, "--config", config, "--lr", 0.01, "--out", first).code == 0
+    config.write_text(small + "blocks = [2, 1]\ninner = [4, 12, 3, 2, 12]\nadam_lr = 1e-9")
+    ran = run("train", pictures, "--config", config, "--lr", 1e-9, "--init", first, "--out", second)
+    assert ran.code == 0, ran.stderr
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before, after = (load_weights(file).build()(x, torch.tensor([0.1])) for file in (first, second))
+    assert torch.allclose(before, after, atol=2e-3)
+    config.write_text(small + "blocks = [2, 1]\ninner = [5, 12, 3, 2, 12]")
+    assert run("train", pictures, "--config", config, "--init", first, "--out", tmp_path / "c.safetensors").code == 2
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_agree_with_their_definition(name):
+    error = np.random.default_rng(0).normal(0, 0.1, (3, 2, 5, 7))
+    error[0] *= 10
+    expected = {
+        "l1": np.abs(error).mean(),
+        "charbonnier": np.sqrt(error**2 + 1e-6).mean(),
+        "mse": (error**2).mean(),
+        "rmse": np.mean([np.sqrt((patch**2).mean()) for patch in error]),
+    }
+    assert loop.compute_loss(name, torch.from_numpy(error)).item() == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_no_loss_breaks_down_without_an_error():
+    error = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    for name in LOSSES:
+        loop.compute_loss(name, error).backward()
+    assert torch.isfinite(error.grad).all()
 
 
 def test_validation_pictures_are_held_out_by_the_hash_of_their_path(tmp_path):

@@ -18,7 +18,7 @@ from deconv_cli.training.augmentation import CLASSIFICATION, RESTORATION
 OPTIMIZERS = {"muon": 0.01, "adamw": 1e-3, "sgd": 0.1}
 """The optimisers, each with its default rate."""
 PRECISIONS = ("auto", "fp32", "bf16")
-LOSSES = ("l1", "charbonnier", "mse")
+LOSSES = ("l1", "charbonnier", "mse", "rmse")
 INITIALISATIONS = ("matched", "default")
 IMBALANCE = ("none", "weights", "sampling")
 RED30 = (64,), (15,)
@@ -169,7 +169,8 @@ class TrainConfig(FitConfig):
     gray_share
         Share of patches turned to gray, so that one model serves gray pictures too.
     loss
-        Mean over pixels of |error| (l1), sqrt(error^2 + 1e-6) (charbonnier) or error^2 (mse).
+        Mean over pixels of |error| (l1), sqrt(error^2 + 1e-6) (charbonnier) or error^2 (mse); or mean over patches
+        of the square root of their mse (rmse), which is what PSNR is of, and pulls at patches of all levels alike.
     ema
         Decay of the moving average of the parameters, which is what is validated and saved.
     """

@@ -6,12 +6,10 @@ import copy
 import dataclasses
 import functools
 import logging
-import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tomli_w
@@ -338,6 +336,9 @@ def compute_loss(name: str, error: Tensor) -> Tensor:
     """Reduce the error (output - clean, float32) to a scalar; see `TrainConfig.loss`."""
     if name == "mse":
         return error.square().mean()
+    if name == "rmse":
+        # The square root has no gradient at zero.
+        return (error.square().mean((1, 2, 3)) + 1e-8).sqrt().mean()
     if name == "charbonnier":
         return (error.square() + 1e-6).sqrt().mean()
     return error.abs().mean()
@@ -388,17 +389,15 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     """Read the parameters to start from.
 
     A network may start from another task's of the same widths: a blind one from a conditioned one, one that enlarges
-    from one of another scale (the last layer is new), and one with more blocks from one with fewer (blocks beyond
-    those are new, and near the identity).
+    from one of another scale (the last layer is new), and one with more blocks from one with fewer, pruned or not
+    (blocks beyond those are new, and near the identity).
     """
     weights = load_weights(path)
     theirs, ours = weights.description.architecture, config.architecture
-    deeper = len(theirs.blocks) == len(ours.blocks) and all(map(operator.le, theirs.blocks, ours.blocks))
-    free: dict[str, Any] = {"condition_planes": ours.condition_planes, "scale": ours.scale}
-    if not theirs.inner:
-        free["blocks"] = ours.blocks
-    alike = dataclasses.replace(theirs, **free)
-    if alike != ours or not deeper or theirs.condition_planes < ours.condition_planes:
+    free = {name: getattr(ours, name) for name in ("condition_planes", "scale", "blocks", "inner")}
+    alike = theirs.widths == ours.widths and dataclasses.replace(theirs, **free) == ours
+    grown = theirs.residual_blocks.items() <= ours.residual_blocks.items()
+    if not (alike and grown) or theirs.condition_planes < ours.condition_planes:
         raise UsageError(f"{path}: its network is {theirs}, from which the {ours} asked for cannot start")
     taken = {name: torch.from_numpy(array) for name, array in weights.parameters.items()}
     taken["head.weight"] = taken["head.weight"][:, : ours.channels + ours.condition_planes]
