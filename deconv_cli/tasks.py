@@ -21,7 +21,7 @@ from deconv_cli.degradation.shrinking import shrink
 from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.metrics import Protocol
 
-Degrade = Callable[[NDArray[np.float32], float, np.random.Generator], NDArray[np.float32]]
+Degrade = Callable[[NDArray[np.float32], float, "np.random.Generator"], NDArray[np.float32]]
 """Clean picture (H x W, H x W x 1 or H x W x 3, float32, 0..1), level and generator to degraded picture.
 
 The result is smaller by the scale, of which height and width of the clean picture are multiples.

@@ -30,6 +30,20 @@ class Bar(Protocol):
         """Show a short text at the end."""
 
 
+@dataclass
+class _NoBar:
+    """Nothing to see, without the time it takes to import tqdm."""
+
+    n: int
+    total: int
+
+    def update(self, n: int = 1) -> None:
+        self.n += n
+
+    def set_postfix_str(self, s: str) -> None:
+        del s
+
+
 def printable(text: str) -> str:
     r"""Escape what would move the cursor, change colours or direction, or end the line: names may hold anything.
 
@@ -125,10 +139,12 @@ class Streams:
     @contextmanager
     def progress(self, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
         """Show a progress bar inside the block, if stderr is a terminal and the command is not quiet."""
+        if self.quiet or not self.stderr.isatty():
+            yield _NoBar(done, total)
+            return
         from tqdm import tqdm
 
-        hidden = self.quiet or not self.stderr.isatty()
-        with tqdm(total=total, initial=done, unit=unit, file=self.stderr, disable=hidden, dynamic_ncols=True) as bar:
+        with tqdm(total=total, initial=done, unit=unit, file=self.stderr, dynamic_ncols=True) as bar:
             yield bar
 
     def track(self, items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:

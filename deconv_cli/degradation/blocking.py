@@ -62,4 +62,5 @@ def _across_columns(luma: NDArray[np.float32]) -> float:
     whole = len(by_column) // BLOCK * BLOCK
     by_phase = np.sort(by_column[:whole].reshape(-1, BLOCK).mean(axis=0))
     typical = float(steps.mean())
-    return max(0.0, float(by_phase[-1] - np.median(by_phase[:-1])) / typical) if typical > 0 else 0.0
+    others = by_phase[:-1]
+    return max(0.0, float(by_phase[-1] - others[len(others) // 2]) / typical) if typical > 0 else 0.0

@@ -216,7 +216,10 @@ def _quiet_variance(
     """
     count = min(len(kept), max(MIN_QUIET, int(QUIET_FRACTION * len(kept))))
     quiet = np.argpartition(texture / kept, count - 1)[:count]
-    return float(np.median(noise[chosen[quiet]].sum(0, dtype=np.float64)) / kept[quiet].sum())
+    by_frequency = np.sort(noise[chosen[quiet]].sum(0, dtype=np.float64))
+    # The median; NumPy's imports masked arrays, for a tenth of the time of the whole estimate.
+    median = (by_frequency[(len(by_frequency) - 1) // 2] + by_frequency[len(by_frequency) // 2]) / 2
+    return float(median / kept[quiet].sum())
 
 
 class _ClippedGaussian(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from xml.sax.saxutils import quoteattr
+from html import escape
 
 from deconv_cli.images import png
 from deconv_cli.images.frame import Frame
@@ -35,7 +35,7 @@ def stamp(frame: Frame, facts: Mapping[str, str], *, as_text: bool) -> Frame:
         others = tuple(chunk for chunk in frame.chunks if KEYWORD.encode() + b"\0" not in chunk[1][: len(KEYWORD) + 1])
         return replace(frame, chunks=(*others, png.text_chunk(KEYWORD, text)))
     packet = frame.xmp if frame.xmp and _END in frame.xmp else _PACKET
-    attributes = " ".join(f"deconv:{name}={quoteattr(value)}" for name, value in facts.items())
+    attributes = " ".join(f'deconv:{name}="{escape(value)}"' for name, value in facts.items())
     description = f'<rdf:Description rdf:about="" xmlns:deconv="{NAMESPACE}" {attributes}/>'
     head, end, tail = packet.rpartition(_END)
     return replace(frame, xmp=head + description.encode() + end + tail)

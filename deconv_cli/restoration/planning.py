@@ -85,11 +85,12 @@ def is_single_file(inputs: Sequence[Path], output: Path) -> bool:
 
 def _refuse_foreign_format(inputs: Sequence[Path], output: Path) -> None:
     """Refuse ``out.gif``, which nobody means as the name of a folder."""
+    if len(inputs) != 1 or not output.suffix or format_of(output) in FORMATS or output.is_dir():
+        return
+    # Asked last: Pillow imports all of its formats for it.
     from PIL import Image
 
-    foreign = output.suffix.lower() in Image.registered_extensions() and format_of(output) not in FORMATS
-    foreign |= format_of(output) == "raw"
-    if len(inputs) == 1 and foreign and not output.is_dir():
+    if format_of(output) == "raw" or output.suffix.lower() in Image.registered_extensions():
         raise UsageError(f"{output}: cannot write this format; it can be one of {', '.join(FORMATS)}")
 
 
