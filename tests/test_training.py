@@ -21,7 +21,7 @@ from deconv_cli.network.weights import load_weights
 from deconv_cli.tasks import find_task
 from deconv_cli.training import loop
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
-from deconv_cli.training.data import Batch, PictureSet, draw_batch, split_pictures
+from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
 
 TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8)
@@ -318,6 +318,14 @@ def test_batches_are_a_function_of_seed_and_step(pictures):
     assert not np.array_equal(first.degraded, draw_batch(sets[0], TINY_CONFIG, task, 8).degraded)
     noise = first.degraded - first.clean
     assert noise.std(axis=(1, 2, 3)) * 255 == pytest.approx(first.levels, rel=0.1)
+
+
+def test_batches_come_in_order_from_any_number_of_threads(pictures):
+    task, found = find_task("denoise"), PictureSet(sorted(pictures.iterdir()), 16)
+    one, several = (list(prefetch(found, TINY_CONFIG, task, range(3, 50), device)) for device in ("cpu", "cuda"))
+    assert [step for step, _ in several] == list(range(3, 50))
+    for (_, first), (_, second) in zip(one, several, strict=True):
+        assert np.array_equal(first.degraded, second.degraded)
 
 
 def test_gray_patches_carry_one_noise_in_three_channels(pictures):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, NoPicturesError
 from deconv_cli.images import find_pictures, read_frame, read_size, to_float
+from deconv_cli.network.container import thread_limit
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import blend, cut_patch, cutblur, dim, mirror_border, mixing_weight, to_gray
 from deconv_cli.training.config import TrainConfig
@@ -26,7 +28,9 @@ CACHE_BYTES = 2 << 30
 """Decoded pictures kept in memory; the rest is decoded again when drawn."""
 MAX_VALIDATION = 16
 LOOKAHEAD = 4
-"""Batches prepared ahead of the network."""
+"""Batches prepared ahead of the network, for each thread that prepares them."""
+MOST_THREADS = 8
+"""More would wait for each other: what is not NumPy's or Pillow's work is done by one at a time."""
 
 log = logging.getLogger(__name__)
 
@@ -265,15 +269,21 @@ def draw_patch(
 
 
 def prefetch(
-    pictures: PictureSet, config: TrainConfig, task: Task, steps: Iterable[int]
+    pictures: PictureSet, config: TrainConfig, task: Task, steps: Iterable[int], device: str
 ) -> Iterator[tuple[int, Batch]]:
-    """Yield step and batch in order, drawn ahead on a thread of their own, so that the network never waits."""
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+    """Yield step and batch in order, drawn ahead on threads of their own, so that the network never waits.
+
+    On a processor one thread is enough, which takes little from the network. A GPU is up to a hundred times as fast,
+    and leaves the processor to the others.
+    """
+    cores = thread_limit() or os.cpu_count() or 1
+    threads = 1 if device == "cpu" else max(1, min(MOST_THREADS, cores - 1))
+    with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
         waiting: OrderedDict[int, Future[Batch]] = OrderedDict()
         try:
             for step in steps:
                 waiting[step] = pool.submit(draw_batch, pictures, config, task, step)
-                if len(waiting) > LOOKAHEAD:
+                if len(waiting) > LOOKAHEAD * threads:
                     ready, future = waiting.popitem(last=False)
                     yield ready, future.result()
             while waiting:

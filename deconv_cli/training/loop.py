@@ -237,7 +237,7 @@ class Fit:
         losses: list[float] = []
         skipped_in_a_row = 0
         started = time.perf_counter() - state.seconds
-        for step, batch in prefetch(self.pictures, config, self.task, range(state.step, steps)):
+        for step, batch in prefetch(self.pictures, config, self.task, range(state.step, steps), self.device.type):
             logged = (step + 1) % LOG_EVERY == 0 or step + 1 == steps
             take = functools.partial(train_step, state, batch, config, self.task, self.device)
             watched = self.watch if logged else None
