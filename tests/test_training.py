@@ -320,7 +320,8 @@ def test_batches_are_a_function_of_seed_and_step(pictures):
     assert noise.std(axis=(1, 2, 3)) * 255 == pytest.approx(first.levels, rel=0.1)
 
 
-def test_batches_come_in_order_from_any_number_of_threads(pictures):
+def test_batches_come_in_order_from_any_number_of_threads(pictures, monkeypatch):
+    monkeypatch.setattr("deconv_cli.training.data.thread_limit", lambda: 5)
     task, found = find_task("denoise"), PictureSet(sorted(pictures.iterdir()), 16)
     one, several = (list(prefetch(found, TINY_CONFIG, task, range(3, 50), device)) for device in ("cpu", "cuda"))
     assert [step for step, _ in several] == list(range(3, 50))
