@@ -19,7 +19,9 @@ from deconv_cli.compression.pruning import choose_channels, find_importance, pru
 from deconv_cli.compression.quantization import best_range, calibrate, choose_layers, find_bias_errors, quantize
 from deconv_cli.compression.report import measure
 from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.network.bundled import find_weights
 from deconv_cli.network.description import Architecture, Description
+from deconv_cli.network.device import has_native_int8
 from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.engines import ENGINES
 from deconv_cli.network.quantization import Quantization
@@ -387,3 +389,13 @@ def test_a_processor_without_int8_computes_the_same_in_float(rounded, monkeypatc
         str(node.get_rt_info()["primitiveType"].value).endswith("I8") for node in nodes if "conv" in str(node)
     )
     assert np.abs(engine.run(x) - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.skipif(not has_native_int8(), reason="the processor has no int8")
+def test_rounding_is_part_of_other_layers():
+    """By itself it would be done in float32 and another layout, which takes half as long as the convolutions."""
+    weights = load_weights(find_weights("denoise-int8"))
+    model = ENGINES["openvino"].load(weights, "cpu", "fp32")._request.get_compiled_model().get_runtime_model()
+    kinds = [node.get_rt_info()["layerType"].value for node in model.get_ordered_ops()]
+    assert "Convolution" in kinds
+    assert "FakeQuantize" not in kinds

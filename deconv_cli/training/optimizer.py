@@ -61,7 +61,8 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     x = (x / x.norm().clamp_min(1e-12)).bfloat16()
     for _ in range(5):
         gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        polynomial = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.addmm(x, polynomial, x, beta=3.4445)
     x = x.T if rows > columns else x
     orthogonal: Tensor = x.to(matrix.dtype) * max(1.0, rows / columns) ** 0.5
     return orthogonal

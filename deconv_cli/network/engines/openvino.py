@@ -96,6 +96,11 @@ class _Graph:
     def quantize(self, x: Node, how: Quantization) -> Node:
         # What OpenVINO fuses with the neighbouring convolutions, and takes as the sign to run them in int8.
         low, high = (ops.constant(np.full((1, 1, 1, 1), bound, np.float32)) for bound in how.input_range)
+        if x.get_type_name() == "Add":
+            # Features that are added to others later on cannot be rounded by the layer that makes them. Rounding alone
+            # runs in another layout and in float32, converted to and fro, for half of the time of the convolutions;
+            # behind another operation it becomes a part of that. This one changes nothing that rounding does not.
+            x = ops.maximum(x, low)
         return ops.fake_quantize(x, low, high, low, high, LEVELS + 1)
 
     def constant_int8(self, kernel: NDArray[np.float32], how: Quantization) -> Node:
