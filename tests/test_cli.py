@@ -54,8 +54,8 @@ def test_every_command_and_option_has_help(run, command):
 
 
 def test_the_reference_is_what_help_says():
-    """Made anew with ``python -m typer deconv_cli.cli.app utils docs --name deconv --output docs/cli.md``."""
-    made = python("-m", "typer", "deconv_cli.cli.app", "utils", "docs", "--name", "deconv").stdout
+    """Made anew with ``python -m typer deconv_cli.cli.manual utils docs --name deconv --output docs/cli.md``."""
+    made = python("-m", "typer", "deconv_cli.cli.manual", "utils", "docs", "--name", "deconv").stdout
     assert (ROOT / "docs" / "cli.md").read_text().strip() == made.strip()
 
 

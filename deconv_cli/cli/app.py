@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from deconv_cli._version import __version__
-from deconv_cli.cli.bench import bench
-from deconv_cli.cli.classify import classify
-from deconv_cli.cli.compress import compress
-from deconv_cli.cli.degrade import degrade
 from deconv_cli.cli.exit_codes import ExitCode
-from deconv_cli.cli.export import export
-from deconv_cli.cli.models import models
-from deconv_cli.cli.restore import restore
-from deconv_cli.cli.score import score
 from deconv_cli.cli.streams import Streams
-from deconv_cli.cli.study import study
-from deconv_cli.cli.train import train
 from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
 
-app = typer.Typer(
-    name="deconv",
-    help="Restore images with a conv/deconv encoder-decoder: weights included, no GPU needed.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-for command in (restore, train, score, degrade, bench, study, classify, compress, export):
-    app.command()(command)
-app.add_typer(models, name="models")
+COMMANDS = ("restore", "train", "score", "degrade", "bench", "study", "classify", "compress", "export", "models")
+"""Each one is a function, or a `typer.Typer`, in a module of its name."""
+
+
+def build_app(commands: Collection[str] = COMMANDS) -> typer.Typer:
+    """Make the command line, with these commands only: to make all of them takes a while."""
+    app = typer.Typer(
+        name="deconv",
+        help="Restore images with a conv/deconv encoder-decoder: weights included, no GPU needed.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+        callback=_options,
+    )
+    for name in commands:
+        command = getattr(import_module(f"deconv_cli.cli.{name}"), name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command()(command)
+    return app
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
@@ -41,7 +44,6 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -62,8 +64,10 @@ def run(arguments: Sequence[str] | None = None, streams: Streams | None = None) 
         Where to read and write; by default the streams of the process.
     """
     streams = streams or Streams.of_process()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    app = build_app(words[:1]) if words and words[0] in COMMANDS else build_app()
     try:
-        app(args=list(arguments) if arguments is not None else None, prog_name="deconv", obj=streams)
+        app(args=words, prog_name="deconv", obj=streams)
     except SystemExit as stop:
         return int(stop.code or 0)
     except BrokenPipeError:

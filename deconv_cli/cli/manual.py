@@ -1,6 +1,7 @@
-"""The man page, made from the same descriptions as ``--help``.
+"""The reference, made from the same descriptions as ``--help``: the man page here, docs/cli.md by Typer.
 
 python -m deconv_cli.cli.manual > docs/deconv.1
+python -m typer deconv_cli.cli.manual utils docs --name deconv --output docs/cli.md
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from deconv_cli._version import __version__
+from deconv_cli.cli.app import build_app
 from deconv_cli.cli.exit_codes import ExitCode
+
+app = build_app()
 
 
 def manual() -> str:
     """Return the manual page of the command and all its sub-commands, in roff."""
-    import typer
-
-    from deconv_cli.cli.app import app
-
     root = typer.main.get_command(app)
     lines = [
         f'.TH DECONV 1 "" "deconv {__version__}" "User Commands"',

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO, TypeVar
 from deconv_cli.errors import cannot_write
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
 Item = TypeVar("Item")
 
@@ -99,8 +99,7 @@ class Streams:
     def data(self, text: str, *, to_stderr: bool = False) -> None:
         """Write a line of results."""
         if to_stderr:
-            self.stderr.write(printable(text) + "\n")
-            self.stderr.flush()
+            self._line(text)
         else:
             # Names of files need not be UTF-8; they come out as they went in.
             self.write((text + "\n").encode("utf-8", "surrogateescape"))
@@ -125,7 +124,7 @@ class Streams:
     def message(self, text: str) -> None:
         """Tell the user something, unless quiet."""
         if not self.quiet:
-            self._console().print(printable(text), markup=False, highlight=False, soft_wrap=True)
+            self._line(text)
 
     def warning(self, text: str) -> None:
         """Warn the user, unless quiet."""
@@ -154,13 +153,13 @@ class Streams:
                 yield item
                 bar.update()
 
+    def _line(self, text: str) -> None:
+        self.stderr.write(printable(text) + "\n")
+        self.stderr.flush()
+
     def _print_labelled(self, label: str, colour: str, text: str) -> None:
+        from rich.console import Console
         from rich.text import Text
 
         line = Text.assemble((f"{label}: ", colour), printable(" ".join(text.split())))
-        self._console().print(line, soft_wrap=True, highlight=False)
-
-    def _console(self) -> Console:
-        from rich.console import Console
-
-        return Console(file=self.stderr)
+        Console(file=self.stderr).print(line, soft_wrap=True, highlight=False)

@@ -372,6 +372,9 @@ class Batch:
         """
         remaining = iter(jobs)
         try:
+            self._read_ahead(remaining)
+            if any(incoming.first for incoming in self._incoming):
+                self.restorers.prepare()
             while not (self.stop() or self._full):
                 self._read_ahead(remaining)
                 if not self._incoming:

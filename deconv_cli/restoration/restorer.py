@@ -396,6 +396,10 @@ class Restorers:
         restorer.require(task, scale)
         return restorer
 
+    def prepare(self) -> None:
+        """Import what is going to run the networks, for a time when there is nothing else to do."""
+        find_engines(self.engine, self.device, "fp32")[0].prepare()
+
     def _bundled_for(self, task: Task, scale: int | None) -> str:
         if not self.fast:
             return own_weights(task, scale)
