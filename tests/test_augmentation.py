@@ -120,7 +120,8 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", RESTORATION)
-def test_every_augmentation_changes_the_batch_and_stays_a_function_of_the_step(pictures, name):
+def test_every_augmentation_changes_the_batch_and_stays_a_function_of_the_step(pictures, name, monkeypatch):
+    monkeypatch.setattr(augmentation, "FLAT_SHARE", 0.5)
     plain = TrainConfig(widths=(4,), blocks=(1,), patch=24, batch=8, augment=(), gray_share=0, level_range=(10, 10))
     config, task = dataclasses.replace(plain, augment=(name,)), find_task("denoise")
     first, again = draw_batch(pictures, config, task, 3), draw_batch(pictures, config, task, 3)
@@ -130,6 +131,24 @@ def test_every_augmentation_changes_the_batch_and_stays_a_function_of_the_step(p
     assert first.clean.max() <= 1
     error = (first.degraded - first.clean).std() * 255
     assert error < 9.5 if name == "cutblur" else error == pytest.approx(10, rel=0.05)
+
+
+def test_flat_patches_have_one_colour_or_two_and_are_often_saturated(monkeypatch):
+    monkeypatch.setattr(augmentation, "FLAT_SHARE", 1)
+    rng, patch = np.random.default_rng(0), np.full((12, 12, 3), 0.3, np.float32)
+    drawn = [augmentation.flatten(patch, rng) for _ in range(200)]
+    colours = [np.unique(each.reshape(-1, 3), axis=0) for each in drawn]
+    assert {len(each) for each in colours} == {1, 2}
+    assert all((each == each[:1]).all() or (each == each[:, :1]).all() for each in drawn)
+    saturated = np.mean([np.isin(each, (0, 1)).mean() for each in colours])
+    assert saturated == pytest.approx(augmentation.SATURATED_SHARE, abs=0.05)
+    assert all(each.shape == patch.shape and each.dtype == patch.dtype for each in drawn)
+
+
+def test_some_of_the_patches_are_made_flat():
+    rng, patch = np.random.default_rng(0), np.full((4, 4, 1), 0.3, np.float32)
+    share = np.mean([augmentation.flatten(patch, rng) is not patch for _ in range(3000)])
+    assert share == pytest.approx(augmentation.FLAT_SHARE, abs=0.01)
 
 
 def test_mixup_blends_clean_pictures_before_the_noise(pictures):

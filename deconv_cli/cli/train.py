@@ -62,8 +62,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="flip, rotate, scale, colour, brightness, mixup, cutblur or border, or 'none' [flip,rotate]; classify:"
-            " flip, rotate, colour, brightness, mixup, tilt or shift [flip,tilt,shift].",
+            help="flip, rotate, scale, colour, brightness, mixup, cutblur, flat or border, or 'none' [flip,rotate];"
+            " classify: flip, rotate, colour, brightness, mixup, tilt or shift [flip,tilt,shift].",
         ),
     ] = None,
     gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.4]")] = None,

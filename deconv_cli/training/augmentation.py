@@ -11,6 +11,7 @@ where the picture is larger than the patch. By name:
 * brightness: dimmed by up to half
 * mixup: half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)
 * cutblur: in half of the pairs a rectangle of input and truth exchanged (Yoo et al. 2020, arXiv 2004.00448)
+* flat: some of the pictures are one colour, or two with an edge between, which may be as saturated as none is outdoors
 * border: a quarter of the pairs end at a border, and go on beyond it mirrored, as `restore` continues a picture
 * tilt: turned by up to 15 degrees
 * shift: moved by up to an eighth of the side, the border repeated
@@ -26,7 +27,7 @@ from PIL import Image
 
 from deconv_cli.metrics.luma import LUMA
 
-RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur", "border")
+RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur", "flat", "border")
 """Those that suit restoration: the others interpolate, which would teach the network to blur."""
 CLASSIFICATION = ("flip", "rotate", "colour", "brightness", "mixup", "tilt", "shift")
 PAIRED = ("flip", "rotate", "colour", "border")
@@ -38,6 +39,10 @@ MIXED_SHARE = 0.5
 MIXUP_BETA = 1.2
 CUTBLUR_SIDE = 0.7
 """Mean side of CutBlur's rectangle over the side of the patch."""
+FLAT_SHARE = 0.03
+"""Enough for colours to stay where they are; more takes from the photographs."""
+SATURATED_SHARE = 0.4
+"""Of the channels of a flat colour, those that are 0 or 1."""
 BORDER_SHARE = 0.25
 BORDER_GRID = 8
 """Borders stand on a multiple of this in the degraded patch, which keeps JPEG's blocks where they are."""
@@ -125,6 +130,18 @@ def blend(first: NDArray[np.float32], second: NDArray[np.float32], weight: float
     """Return ``weight * first + (1 - weight) * second``."""
     mixed: NDArray[np.float32] = np.float32(weight) * first + np.float32(1 - weight) * second
     return mixed
+
+
+def flatten(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Replace `FLAT_SHARE` of the S x S x C patches by flat ones: in half of these an edge runs between two colours."""
+    if rng.random() >= FLAT_SHARE:
+        return patch
+    colours = rng.random((2, patch.shape[2]))
+    colours = np.where(rng.random(colours.shape) < SATURATED_SHARE, np.rint(colours), colours)
+    edge, turns = int(rng.integers(-len(patch), len(patch))), int(rng.integers(4))
+    flat = np.empty_like(patch)
+    flat[: max(0, edge)], flat[max(0, edge) :] = colours
+    return np.rot90(flat, turns)
 
 
 def cutblur(degraded: NDArray[np.float32], clean: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

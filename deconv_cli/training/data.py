@@ -21,7 +21,16 @@ from deconv_cli.errors import DeconvError, NoPicturesError
 from deconv_cli.images import find_pictures, read_frame, read_size, to_float
 from deconv_cli.network.container import thread_limit
 from deconv_cli.tasks import Task
-from deconv_cli.training.augmentation import blend, cut_patch, cutblur, dim, mirror_border, mixing_weight, to_gray
+from deconv_cli.training.augmentation import (
+    blend,
+    cut_patch,
+    cutblur,
+    dim,
+    flatten,
+    mirror_border,
+    mixing_weight,
+    to_gray,
+)
 from deconv_cli.training.config import TrainConfig
 
 CACHE_BYTES = 2 << 30
@@ -241,6 +250,8 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
         if "mixup" in config.augment and (weight := mixing_weight(rng)) < 1:
             other, _ = draw_patch(pictures[int(rng.choice(len(pictures), p=chance))], config, rng)
             target = blend(target, other, weight)
+        if "flat" in config.augment:
+            target = flatten(target, rng)
         level = rng.uniform(low, high) if twin is None else min(max(pictures.level(int(index)), low), high)
         source = task.degrade_variously(target, level, rng) if twin is None else twin
         if "cutblur" in config.augment:
