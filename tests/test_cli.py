@@ -11,6 +11,7 @@ import pytest
 
 import deconv_cli
 from deconv_cli.cli.exit_codes import ExitCode
+from deconv_cli.training.config import ClassifyConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -57,6 +58,14 @@ def test_the_reference_is_what_help_says():
     """Made anew with ``python -m typer deconv_cli.cli.manual utils docs --name deconv --output docs/cli.md``."""
     made = python("-m", "typer", "deconv_cli.cli.manual", "utils", "docs", "--name", "deconv").stdout
     assert (ROOT / "docs" / "cli.md").read_text().strip() == made.strip()
+
+
+def test_help_states_the_default_shapes():
+    reference = (ROOT / "docs" / "cli.md").read_text()
+    shapes = {"": TrainConfig(), "sr: ": TrainConfig(task="sr"), "classify: ": ClassifyConfig()}
+    for field in ("widths", "blocks"):
+        stated = "; ".join(name + ",".join(map(str, getattr(config, field))) for name, config in shapes.items())
+        assert f"[{stated}]" in reference
 
 
 def test_exit_codes_are_documented_from_themselves():

@@ -104,12 +104,12 @@ def train(
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="Channels a level, from full resolution down. [32,64,128,240; sr: 64,128,256; classify: 16,32,64]",
+            help="Channels a level, from full resolution down. [32,64,128,240; sr: 64,128; classify: 16,32,64]",
         ),
     ] = None,
     blocks: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3; sr: 2,2,2; classify: 1,1,1]"),
+        typer.Option(metavar="N,N,...", help="Residual blocks a level and side. [1,1,2,3; sr: 4,2; classify: 1,1,1]"),
     ] = None,
     skips: Annotated[
         bool | None, typer.Option("--skips/--no-skips", help="Add the encoder's features to the decoder's. [skips]")
