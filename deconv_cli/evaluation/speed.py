@@ -55,7 +55,7 @@ class Row:
     megapixels_per_second
         From array to array, the noise level given.
     ratio
-        Times as fast as torch with the first weights in the same precision; None without torch.
+        Times as fast as torch in the same precision with the first weights of that shape; None without torch.
     gigaflops
         Of the network's own multiply-adds, two operations each.
     share
@@ -176,10 +176,12 @@ def measure_speed(
         for precision in {each for _, each in pairs}
     }
     rows = []
+    first_of_shape: dict[Architecture, str] = {}
     for (name, engine, precision), restorer in restorers.items():
+        architecture = restorer.description.architecture
         rate = speed[f"{name}, {engine}, {precision}"]
-        reference = speed.get(f"{weights[0]}, torch, {precision}")
-        gigaflops = 2 * rate * restorer.description.architecture.multiply_adds / 1e3
+        reference = speed.get(f"{first_of_shape.setdefault(architecture, name)}, torch, {precision}")
+        gigaflops = 2 * rate * architecture.multiply_adds / 1e3
         ratio = rate / reference if reference else None
         rows.append(Row(Path(name).stem, engine, precision, rate, ratio, gigaflops, gigaflops / rates[precision]))
     return Speed(
