@@ -148,9 +148,12 @@ def test_speed_compares_engines(run, tiny_weights, monkeypatch):
     monkeypatch.setattr(speed_module, "MEGAPIXELS", (0.01,))
     monkeypatch.setattr(speed_module, "_thread_counts", lambda: [1])
     monkeypatch.setattr(speed_module, "BATCH_SIDE", 32)
-    ran = run("bench", "--speed", "--rounds", 1, "--weights", tiny_weights, "--device", "cpu", "--json")
+    both = ("--weights", tiny_weights, "--weights", "sr-x4")
+    ran = run("bench", "--speed", "--rounds", 1, *both, "--device", "cpu", "--json")
     assert ran.code == 0, ran.stderr
-    rows = {(row["engine"], row["precision"]): row for row in ran.json["rows"]}
+    other = [row for row in ran.json["rows"] if row["weights"] == "sr-x4"]
+    assert {row["ratio"] for row in other if row["engine"] == "torch"} == {1}, "another shape, another reference"
+    rows = {(row["engine"], row["precision"]): row for row in ran.json["rows"] if row not in other}
     assert {("openvino", "fp32"), ("torch", "fp32")} <= rows.keys()
     assert rows["torch", "fp32"]["ratio"] == 1
     row = rows["openvino", "fp32"]
