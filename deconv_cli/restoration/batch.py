@@ -372,9 +372,6 @@ class Batch:
         """
         remaining = iter(jobs)
         try:
-            self._read_ahead(remaining)
-            if any(incoming.first for incoming in self._incoming):
-                self.restorers.prepare()
             while not (self.stop() or self._full):
                 self._read_ahead(remaining)
                 if not self._incoming:
@@ -455,6 +452,7 @@ class Batch:
         picture, coming, all_done = incoming.picture, incoming.first, []
         incoming.first = None  # It would keep the page.
         assert picture
+        self.restorers.prepare()  # While the first page is decoded and looked at.
         while True:
             assert coming
             page = coming.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -398,7 +399,8 @@ class Restorers:
 
     def prepare(self) -> None:
         """Import what is going to run the networks, for a time when there is nothing else to do."""
-        find_engines(self.engine, self.device, "fp32")[0].prepare()
+        with contextlib.suppress(Exception):  # Whatever it is, running the network tells, or goes on with another.
+            find_engines(self.engine, self.device, "fp32")[0].require()
 
     def _bundled_for(self, task: Task, scale: int | None) -> str:
         if not self.fast:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
@@ -74,11 +73,6 @@ class EngineKind:
             self._import()
         except ImportError as error:
             raise UsageError(self._explain(error)) from error
-
-    def prepare(self) -> None:
-        """Import the engine ahead of `load`, which tells what is wrong if it cannot be."""
-        with contextlib.suppress(Exception):
-            self._import()
 
     def load(self, weights: Weights, device: str, precision: str) -> Engine:
         """Make the network ready to run.
