@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -10,6 +11,9 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command line of the process and exit with its code."""
+    # Modules are hundreds of thousands of objects, none of them garbage: looking through them again and again while
+    # they are loaded would take a twentieth of a short restoration.
+    gc.set_threshold(100_000)
     from deconv_cli.cli.app import run
 
     code = run()
