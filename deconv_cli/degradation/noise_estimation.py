@@ -118,7 +118,7 @@ def estimate_coarse_chroma(image: NDArray[Any]) -> float:
 
 
 def _sample_patches(channels: NDArray[Any]) -> NDArray[Any]:
-    """Return patches x channels x pixels: all there are, or `MAX_PATCHES` spread evenly, the same places at every call."""
+    """Return patches x channels x pixels: all there are, or `MAX_PATCHES` spread evenly at the same places always."""
     windows = np.lib.stride_tricks.sliding_window_view(channels, (PATCH, PATCH), axis=(0, 1))
     rows, columns = windows.shape[:2]
     if rows * columns > MAX_PATCHES:
