@@ -130,7 +130,7 @@ def test_every_augmentation_changes_the_batch_and_stays_a_function_of_the_step(p
     assert first.clean.min() >= 0
     assert first.clean.max() <= 1
     error = (first.degraded - first.clean).std() * 255
-    assert error < 9.5 if name == "cutblur" else error == pytest.approx(10, rel=0.05)
+    assert error < 9.7 if name in ("cutblur", "flat") else error == pytest.approx(10, rel=0.05)
 
 
 def test_flat_patches_have_one_colour_or_two_and_are_often_saturated(monkeypatch):
@@ -149,6 +149,18 @@ def test_some_of_the_patches_are_made_flat():
     rng, patch = np.random.default_rng(0), np.full((4, 4, 1), 0.3, np.float32)
     share = np.mean([augmentation.flatten(patch, rng) is not patch for _ in range(3000)])
     assert share == pytest.approx(augmentation.FLAT_SHARE, abs=0.01)
+
+
+def test_half_of_the_flat_patches_are_not_degraded(pictures, monkeypatch):
+    monkeypatch.setattr(augmentation, "FLAT_SHARE", 1)
+    config = TrainConfig(widths=(4,), blocks=(1,), patch=8, batch=400, level_range=(10, 20), augment=("flat",))
+    batch = draw_batch(pictures, config, find_task("denoise"), 0)
+    untouched = (batch.degraded == batch.clean).all((1, 2, 3))
+    assert untouched.mean() == pytest.approx(0.5, abs=0.1)
+    assert batch.levels[untouched].min() >= 10
+    enlarging = TrainConfig(widths=(4,), blocks=(1,), patch=8, batch=40, task="sr", scale=2, augment=("flat",))
+    enlarged = draw_batch(pictures, enlarging, find_task("sr"), 0)
+    assert enlarged.degraded.shape[1] == 4
 
 
 def test_mixup_blends_clean_pictures_before_the_noise(pictures):

@@ -11,7 +11,8 @@ where the picture is larger than the patch. By name:
 * brightness: dimmed by up to half
 * mixup: half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)
 * cutblur: in half of the pairs a rectangle of input and truth exchanged (Yoo et al. 2020, arXiv 2004.00448)
-* flat: some of the pictures are one colour, or two with an edge between, which may be as saturated as none is outdoors
+* flat: some of the pictures are one colour, or two with an edge between, which may be as saturated as none is outdoors;
+  half of these are not degraded, whatever the network is told
 * border: a quarter of the pairs end at a border, and go on beyond it mirrored, as `restore` continues a picture
 * tilt: turned by up to 15 degrees
 * shift: moved by up to an eighth of the side, the border repeated
@@ -41,6 +42,8 @@ CUTBLUR_SIDE = 0.7
 """Mean side of CutBlur's rectangle over the side of the patch."""
 FLAT_SHARE = 0.03
 """Enough for colours to stay where they are; more takes from the photographs."""
+UNTOUCHED_SHARE = 0.5
+"""Of the flat patches, those that are not degraded: nothing hides there what a network does to a colour."""
 SATURATED_SHARE = 0.4
 """Of the channels of a flat colour, those that are 0 or 1."""
 BORDER_SHARE = 0.25

@@ -22,6 +22,7 @@ from deconv_cli.images import find_pictures, read_frame, read_size, to_float
 from deconv_cli.network.container import thread_limit
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import (
+    UNTOUCHED_SHARE,
     blend,
     cut_patch,
     cutblur,
@@ -250,10 +251,17 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
         if "mixup" in config.augment and (weight := mixing_weight(rng)) < 1:
             other, _ = draw_patch(pictures[int(rng.choice(len(pictures), p=chance))], config, rng)
             target = blend(target, other, weight)
+        untouched = False
         if "flat" in config.augment:
-            target = flatten(target, rng)
+            photograph, target = target, flatten(target, rng)
+            untouched = target is not photograph and config.scale == 1 and rng.random() < UNTOUCHED_SHARE
         level = rng.uniform(low, high) if twin is None else min(max(pictures.level(int(index)), low), high)
-        source = task.degrade_variously(target, level, rng) if twin is None else twin
+        if untouched:
+            source = target
+        elif twin is None:
+            source = task.degrade_variously(target, level, rng)
+        else:
+            source = twin
         if "cutblur" in config.augment:
             source = cutblur(source, target, rng)
         if "border" in config.augment:
