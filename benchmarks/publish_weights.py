@@ -146,8 +146,25 @@ def training(weights: Weights) -> str:
 
 def compression(weights: Weights) -> str:
     """Say in a line of the card from which bundled weights `deconv compress` made these, and how."""
-    done = weights.recipe["compression"]
-    origin = next(name for name, entry in bundled_weights().items() if entry.sha256 == done["of"])
+    done: dict[str, Any] = weights.recipe["compression"]
+    chain = [done]
+    while "earlier" in chain[0]:
+        chain.insert(0, chain[0]["earlier"])
+    sha256 = chain[0]["of"]
+    origin = next(name for name, entry in bundled_weights().items() if entry.sha256 == sha256)
+    sources = [origin, *(f"step{number}.safetensors" for number in range(1, len(chain)))]
+    results = [*(f" --out {source}" for source in sources[1:]), ""]
+    commands = [
+        f"`deconv compress {source} {compress_options(step)}{result}`"
+        for step, source, result in zip(chain, sources, results, strict=True)
+    ]
+    kept = ["head", "tail", *done.get("in_float", [])]
+    layers = f"; {len(weights.quantization)} layers in int8, in float {', '.join(kept)}" if done["quantize"] else ""
+    return f"* Made of `{origin}` (sha256 {sha256}) by {', then '.join(commands)}{layers}."
+
+
+def compress_options(done: dict[str, Any]) -> str:
+    """Return folders and options of a compression, as on the command line."""
     options = [
         *([f"--prune {done['prune']:g}"] if done["prune"] else []),
         *([f"--quantize {done['quantize']} --max-loss {done['max_loss']:g}"] if done["quantize"] else []),
@@ -155,10 +172,7 @@ def compression(weights: Weights) -> str:
         *([f"--levels {','.join(f'{level:g}' for level in done['levels'])}"] if done["levels"] else []),
         *([f"--patch {done['patch']}"] if done["patch"] else []),
     ]
-    kept = ["head", "tail", *done.get("in_float", [])]
-    layers = f"; {len(weights.quantization)} layers in int8, in float {', '.join(kept)}" if done["quantize"] else ""
-    command = f"deconv compress {origin} {' '.join(done['folders'])} --val val {' '.join(options)}"
-    return f"* Made of `{origin}` (sha256 {done['of']}) by `{command}`{layers}."
+    return f"{' '.join(done['folders'])} --val val {' '.join(options)}"
 
 
 if __name__ == "__main__":

@@ -168,6 +168,8 @@ def compress(
         "folders": [folder.name for folder in folders],
         "of": weights.sha256,
     }
+    if "compression" in recipe:
+        history["earlier"] = recipe["compression"]
     files, choice = RunFiles(out), None
     crops = draw_crops(pictures, config, task, {*levels, *config.level_range})
 
