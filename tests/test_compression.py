@@ -262,6 +262,16 @@ def test_blind_and_enlarging_networks_are_compressed_too(pictures, tmp_path, tas
     assert 0 < report.flat_shift < 255
 
 
+def test_the_file_tells_the_whole_chain_of_compressions(file, pictures, tmp_path):
+    pruned, out = tmp_path / "pruned.safetensors", tmp_path / "out.safetensors"
+    assert compress(file, [pictures], pruned, Compression(prune=0.2, levels=LEVELS))
+    assert compress(pruned, [pictures], out, Compression(quantize="int8", levels=LEVELS, max_loss=50))
+    last = load_weights(out).recipe["compression"]
+    assert (last["quantize"], last["prune"], last["of"]) == ("int8", 0, load_weights(pruned).sha256)
+    assert last["earlier"] == load_weights(pruned).recipe["compression"]
+    assert (last["earlier"]["prune"], last["earlier"]["of"]) == (0.2, load_weights(file).sha256)
+
+
 def test_a_stopped_compression_writes_no_weights(file, pictures, tmp_path):
     out = tmp_path / "out.safetensors"
     wanted = Compression(prune=0.2, finetune=50)
