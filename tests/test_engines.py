@@ -247,6 +247,24 @@ def test_many_sizes_in_a_row_are_run_alike(monkeypatch, tiny_weights):
         assert len(engine._shapes) <= 2
 
 
+def test_a_signal_is_survived_after_engines_have_gone(tiny_weights):
+    """OpenVINO gives the thread a stack for signals, and frees it: see `deconv_cli.network.engines.openvino.core`."""
+    code = (
+        "import pathlib, signal, sys\n"
+        "from deconv_cli.network.engines.openvino import Engine\n"
+        "from deconv_cli.network.weights import load_weights\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('stopped'))\n"
+        "weights = pathlib.Path(sys.argv[1])\n"
+        "first, second = (Engine(load_weights(weights), 'cpu', 'fp32') for _ in range(2))\n"
+        "del first\n"
+        "del second\n"
+        "signal.raise_signal(signal.SIGINT)"
+    )
+    command = [sys.executable, "-c", code, str(tiny_weights)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
 @pytest.mark.parametrize("command", ["restore", "export"])
 def test_nothing_is_reported_over_the_network(tmp_path, tiny_weights, command):
     """OpenVINO's package does at every import of its converter, from a forked process, which can hang."""

@@ -189,7 +189,7 @@ def _store_onnx_kernels(model: onnx.ModelProto, precision: str) -> None:
 
 
 def _write_openvino(weights: Weights, path: Path, precision: str) -> Exported:
-    from deconv_cli.network.engines.openvino import OPSET, build_model
+    from deconv_cli.network.engines.openvino import OPSET, build_model, core
 
     model = build_model(weights)
     import openvino  # Not before the engine, which imports it without its converter.
@@ -200,7 +200,7 @@ def _write_openvino(weights: Weights, path: Path, precision: str) -> Exported:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.xml"
         openvino.save_model(model, file, compress_to_fp16=False)
-        compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         difference = compare(weights, lambda x: compiled([x])[0], precision)
         # The parameters first, so that a description without them is never seen.
         write_atomically(path.with_suffix(".bin"), file.with_suffix(".bin").read_bytes())

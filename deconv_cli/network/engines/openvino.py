@@ -38,6 +38,17 @@ HINTS = {
 }
 
 
+@functools.cache
+def core() -> openvino.Core:
+    """Return the one core of the process, which lives as long as it does.
+
+    The first network that a core compiles gives the thread a stack for its signals, taken away again with the core. Of
+    two cores that go in the order in which they came, the second leaves the thread the stack of the first, which is no
+    more: Ctrl-C would then end the process with a segmentation fault.
+    """
+    return openvino.Core()
+
+
 class Engine:
     """A compiled network for pictures of any size; see `deconv_cli.network.engines.Engine`."""
 
@@ -48,7 +59,7 @@ class Engine:
             settings["INFERENCE_NUM_THREADS"] = limit
         # In float on rounded numbers the result is the same.
         model = build_model(weights, in_int8=has_native_int8())
-        self._compile = functools.partial(openvino.Core().compile_model, model, device.upper(), settings)
+        self._compile = functools.partial(core().compile_model, model, device.upper(), settings)
         self._request = self._compile().create_infer_request()
         self._shapes: set[tuple[int, ...]] = set()
         self._free = threading.Lock()
