@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deconv_cli.evaluation.speed import Candidate, time_in_turn
-from deconv_cli.network.device import find_device, has_native_bf16
+from deconv_cli.network.device import find_device, has_fast_bf16
 from deconv_cli.restoration.restorer import Restorer
 
 HEIGHT, WIDTH = 768, 1024
@@ -80,7 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = find_device(arguments.device)
     picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    formats = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if has_native_bf16(device.type) else {})
+    formats = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if has_fast_bf16(device.type) else {})
     candidates = [prepared(DnCNN(), torch.float32, device, channels_last=False)]
     for name, dtype in formats.items():
         candidates += [prepared(network, dtype, device, channels_last=True) for network in (DnCNN(), REDNet())]

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data
 
 from deconv_cli.errors import DeconvError, UsageError
-from deconv_cli.network import container
+from deconv_cli.network import container, device
 from deconv_cli.network.activations import ACTIVATIONS
 from deconv_cli.network.description import UPSAMPLINGS, Architecture, Description
 from deconv_cli.network.encoder_decoder import build_network
@@ -234,6 +234,25 @@ def test_threads_keep_to_the_share_of_the_container(tmp_path, monkeypatch, versi
     assert container.thread_limit() == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert container.thread_limit() == 7
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "precision"),
+    [
+        ("AuthenticAMD", "avx512f avx512_bf16", "bf16"),
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile", "bf16"),
+        ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16", "fp32"),  # AMX hidden by a virtual machine
+        ("AuthenticAMD", "avx2", "fp32"),
+    ],
+)
+def test_auto_takes_bfloat16_where_it_is_the_faster(tmp_path, monkeypatch, vendor, flags, precision):
+    facts = tmp_path / "cpuinfo"
+    one = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: Fast: 3000\nflags\t\t: fpu {flags}\n"
+    facts.write_text(f"{one}\n{one}\n")
+    monkeypatch.setattr(device, "PROCESSOR", facts)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    assert device.choose_precision("auto", "cpu") == precision
+    assert device.processor()["model name"] == "Fast: 3000"
 
 
 def test_many_sizes_in_a_row_are_run_alike(monkeypatch, tiny_weights):

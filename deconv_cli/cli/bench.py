@@ -155,7 +155,7 @@ def _time_engines(streams: Streams, weights: list[str], device: str, rounds: int
     from deconv_cli.evaluation.speed import SIZE, measure_speed
 
     result = measure_speed(
-        weights, device=device, rounds=rounds, progress=lambda numbers: streams.track(numbers, len(numbers), "round")
+        weights, device=device, rounds=rounds, progress=lambda items, unit: streams.track(items, len(items), unit)
     )
     if json:
         streams.json(result.to_dict())
@@ -183,7 +183,7 @@ def _time_engines(streams: Streams, weights: list[str], device: str, rounds: int
         streams.table(cells_table([(title, "MP/s"), *((str(count), f"{rate:.2f}") for count, rate in rates.items())]))
     streams.data(
         f"{result.processor}; pictures of {SIZE[1]} x {SIZE[0]}, array to array;"
-        f" on 2 megapixels {result.engine_share:.0%} of the time is the engine's own"
+        f" for 2 megapixels {result.engine_share:.0%} of the time is the engine's own"
     )
 
 

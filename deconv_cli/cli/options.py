@@ -23,7 +23,7 @@ Precision = Annotated[
     str,
     typer.Option(
         metavar="auto|fp32|bf16|fp16",
-        help="Number format; auto: bf16 for 8-bit pictures where the processor has it natively, else fp32.",
+        help="Number format; auto: bf16 for 8-bit pictures where the processor is faster in it, else fp32.",
     ),
 ]
 Engine = Annotated[

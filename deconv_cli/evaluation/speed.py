@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.network.description import KERNEL, Architecture, Description
-from deconv_cli.network.device import has_native_bf16
+from deconv_cli.network.device import has_fast_bf16, processor
 from deconv_cli.network.engines import ENGINES
 from deconv_cli.network.weights import Weights
 from deconv_cli.restoration.restorer import Restorer
@@ -82,9 +83,9 @@ class Speed:
     rows
         Engines by precisions.
     engine_share
-        Of the time from array to array on 2 megapixels, what the default engine takes.
+        Of the time from array to array for a result of 2 megapixels, what the default engine takes.
     sizes
-        By megapixels of a picture, each in a fresh process: seconds from array to array, and the process's peak
+        By megapixels of the result, each in a fresh process: seconds from array to array, and the process's peak
         memory in bytes (None where the system does not tell).
     threads
         By number of threads, each in a fresh process: megapixels a second.
@@ -107,14 +108,21 @@ class Speed:
         }
 
 
+Progress = Callable[[Sequence[Any], str], Iterable[Any]]
+
+
+def _without_progress(items: Sequence[Any], _unit: str) -> Iterable[Any]:
+    return items
+
+
 def time_in_turn(
     candidates: Sequence[Candidate],
     rounds: int,
-    progress: Callable[[Sequence[int]], Iterable[int]] = lambda numbers: numbers,
+    progress: Progress = _without_progress,
 ) -> dict[str, float]:
     """Return the median megapixels a second of each, after a warm-up round; machines drift, so they take turns."""
     seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
-    for _ in progress(range(rounds + 1)):
+    for _ in progress(range(rounds + 1), "round"):
         for candidate in candidates:
             began = time.perf_counter()
             candidate.run()
@@ -138,7 +146,7 @@ def measure_speed(
     *,
     device: str = "auto",
     rounds: int = 3,
-    progress: Callable[[Sequence[int]], Iterable[int]] = lambda numbers: numbers,
+    progress: Progress = _without_progress,
 ) -> Speed:
     """Time the engines that are installed, in one process, in turn, on random pictures.
 
@@ -151,7 +159,7 @@ def measure_speed(
     rounds
         How often each is run; the median counts.
     progress
-        Wraps the rounds to show progress.
+        Wraps what is gone through, given what one of it is called, to show progress.
 
     Raises
     ------
@@ -175,6 +183,7 @@ def measure_speed(
         )
         for precision in {each for _, each in pairs}
     }
+    fresh = functools.partial(_in_fresh_process, weights[0], first.device, rounds)
     rows = []
     first_of_shape: dict[Architecture, str] = {}
     for (name, engine, precision), restorer in restorers.items():
@@ -185,22 +194,22 @@ def measure_speed(
         ratio = rate / reference if reference else None
         rows.append(Row(Path(name).stem, engine, precision, rate, ratio, gigaflops, gigaflops / rates[precision]))
     return Speed(
-        f"{_processor()}, {os.cpu_count()} cores",
+        f"{processor().get('model name') or platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         tuple(rows),
         _engine_share(first, rounds),
-        {size: _in_fresh_process(weights[0], first.device, size, rounds) for size in MEGAPIXELS},
-        {count: 1 / _in_fresh_process(weights[0], first.device, 1.0, rounds, count)[0] for count in _thread_counts()},
+        {size: fresh(size) for size in progress(MEGAPIXELS, "size")},
+        {count: 1 / fresh(1.0, count)[0] for count in progress(_thread_counts(), "number of threads")},
         _by_batch(first, rounds),
     )
 
 
 def time_one_size(weights: str, device: str, megapixels: float, rounds: int) -> tuple[float, int | None]:
-    """Return the seconds that a picture takes, and the peak memory of the process in bytes if the system tells."""
+    """Return the seconds that a result of this size takes, and the peak memory in bytes if the system tells."""
     restorer = Restorer(weights, device=device)
-    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
-    picture = _picture(height, round(megapixels * 1e6 / height))
-    rate = time_in_turn([_restoring("it", restorer, picture)], rounds)["it"]
-    return picture[..., 0].size * restorer.description.scale**2 / 1e6 / rate, _peak_memory()
+    pixels = megapixels * 1e6 / restorer.description.scale**2
+    height = round((pixels * 3 / 4) ** 0.5)
+    candidate = _restoring("it", restorer, _picture(height, round(pixels / height)))
+    return candidate.megapixels / time_in_turn([candidate], rounds)["it"], _peak_memory()
 
 
 def _restoring(name: str, restorer: Restorer, picture: NDArray[np.uint8]) -> Candidate:
@@ -230,7 +239,7 @@ def _precisions(engine: str, device: str) -> list[str]:
     """Return the number formats that an engine is worth running in."""
     slow = {"fp16"} if device == "cpu" else set()
     return [
-        name for name in ENGINES[engine].precisions if name not in slow and (name != "bf16" or has_native_bf16(device))
+        name for name in ENGINES[engine].precisions if name not in slow and (name != "bf16" or has_fast_bf16(device))
     ]
 
 
@@ -239,7 +248,7 @@ def _gigaflops(megapixels_per_second: float) -> float:
 
 
 def _engine_share(restorer: Restorer, rounds: int) -> float:
-    """Return the share of the whole time that is the engine's own, on 2 megapixels."""
+    """Return the share of the whole time that is the engine's own, for a result of 2 megapixels."""
     runner, inside = restorer.runner, 0.0
     run = runner.run
 
@@ -251,7 +260,8 @@ def _engine_share(restorer: Restorer, rounds: int) -> float:
         return output
 
     runner.run = timed  # type: ignore[method-assign]
-    candidate = _restoring("whole", restorer, _picture(*LARGE))
+    height, width = (side // restorer.description.scale for side in LARGE)
+    candidate = _restoring("whole", restorer, _picture(height, width))
     candidate.run()
     inside, began = 0.0, time.perf_counter()
     for _ in range(rounds):
@@ -261,7 +271,7 @@ def _engine_share(restorer: Restorer, rounds: int) -> float:
 
 
 def _in_fresh_process(
-    weights: str, device: str, megapixels: float, rounds: int, threads: int | None = None
+    weights: str, device: str, rounds: int, megapixels: float, threads: int | None = None
 ) -> tuple[float, int | None]:
     code = (
         "import json, sys; from deconv_cli.evaluation.speed import time_one_size;"
@@ -306,15 +316,6 @@ def _random_weights(architecture: Architecture) -> Weights:
         parameters[f"{name}.weight"] = rng.normal(0, 0.01, (*shape, KERNEL, KERNEL)).astype(np.float32)
         parameters[f"{name}.bias"] = np.zeros(shape[0], np.float32)
     return Weights(Description("convolutions", "denoise", architecture, (0.0, 75.0)), parameters)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def _peak_memory() -> int | None:

@@ -18,11 +18,10 @@ ITEM_SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes of a number in each format."""
 GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """On Linux: NVIDIA's driver, the one of Windows' subsystem for Linux, and AMD's."""
-BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-"""What Linux calls the instructions that multiply bfloat16."""
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 """What Linux calls the instructions that multiply eight-bit numbers."""
 ARM = ("arm64", "aarch64")
+PROCESSOR = Path("/proc/cpuinfo")
 
 
 def choose_device(name: str = "auto") -> str:
@@ -67,19 +66,29 @@ def find_device(name: str = "auto") -> torch.device:
     return torch.device(choose_device(name))
 
 
-def has_native_bf16(device: str) -> bool:
-    """Tell whether bfloat16 convolutions run in hardware, so that they are faster than float32 ones."""
-    if device == "cpu" and platform.system() == "Linux":
-        return bool(BF16_FLAGS & set(_processor_flags()))
+def has_fast_bf16(device: str) -> bool:
+    """Tell whether convolutions are faster in bfloat16 than in float32."""
+    if device == "cpu":
+        return _processor_has_fast_bf16()
     import torch
 
-    if device == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
-    if device == "cpu":
-        # torch has no public question for this; an older release that lacks one of these answers no.
-        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
-    return False
+    return device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def _processor_has_fast_bf16() -> bool:
+    """Tell whether this processor multiplies bfloat16 faster than float32.
+
+    AMD's does by AVX-512, Intel's by AMX: its AVX-512 is slower than float32, and all there is where a virtual machine
+    hides AMX.
+    """
+    if platform.system() == "Linux":
+        facts = processor()
+        flags = facts.get("flags", "").split()
+        amx, avx512, is_intel = "amx_bf16" in flags, "avx512_bf16" in flags, facts.get("vendor_id") == "GenuineIntel"
+    else:
+        amx, avx512 = _torch_says("_is_amx_tile_supported"), _torch_says("_is_avx512_bf16_supported")
+        is_intel = "GenuineIntel" in platform.processor()
+    return amx or (avx512 and not is_intel)
 
 
 def has_native_int8() -> bool:
@@ -90,24 +99,30 @@ def has_native_int8() -> bool:
     if platform.machine().lower() in ARM:
         return True
     if platform.system() == "Linux":
-        return bool(INT8_FLAGS & set(_processor_flags()))
+        return bool(INT8_FLAGS & set(processor().get("flags", "").split()))
+    probes = ("_is_vnni_supported", "_is_avx512_vnni_supported", "_is_amx_tile_supported")
+    return any(map(_torch_says, probes))
+
+
+def _torch_says(probe: str) -> bool:
+    """Ask torch, which has no public question for this; an older release that lacks it answers no."""
     import torch
 
-    probes = ("_is_vnni_supported", "_is_avx512_vnni_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return bool(getattr(torch.cpu, probe, bool)())
 
 
-def _processor_flags() -> list[str]:
-    """Return what Linux says that the first processor can do."""
+def processor() -> dict[str, str]:
+    """Return what Linux says of the first processor, under names such as ``model name``; elsewhere nothing."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first, _, _ = PROCESSOR.read_text().partition("\n\n")
     except OSError:
-        return []
-    return next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+        return {}
+    lines = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def choose_precision(name: str, device: str) -> str:
-    """Return ``fp32``, ``bf16`` or ``fp16``; ``auto`` is bfloat16 where it is native, else float32.
+    """Return ``fp32``, ``bf16`` or ``fp16``; ``auto`` is bfloat16 where it is the faster, else float32.
 
     Raises
     ------
@@ -117,7 +132,7 @@ def choose_precision(name: str, device: str) -> str:
     if name not in PRECISIONS:
         raise unknown_name("precision", name, PRECISIONS)
     if name == "auto":
-        return "bf16" if has_native_bf16(device) else "fp32"
+        return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "fp16" and device == "cpu":
         raise UsageError("fp16 is not fast on a processor; use --precision bf16 or fp32, or a GPU")
     return name

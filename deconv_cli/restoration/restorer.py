@@ -89,7 +89,7 @@ class Restorer:
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     precision
-        ``fp32``, ``bf16``, ``fp16``, or ``auto``: bfloat16 for 8-bit pictures where the processor has it natively,
+        ``fp32``, ``bf16``, ``fp16``, or ``auto``: bfloat16 for 8-bit pictures where the processor is faster in it,
         else float32.
     engine
         What runs the network: ``openvino``, ``onnxruntime``, ``torch``, or ``auto``: the fastest one that works.

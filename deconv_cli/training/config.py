@@ -52,7 +52,7 @@ class FitConfig:
     clip
         Largest norm of the gradient; a larger one is scaled down.
     precision
-        Number format of the network's layers: ``auto`` is bfloat16 where the machine has it natively, else float32.
+        Number format of the network's layers: ``auto`` is bfloat16 where the machine is faster in it, else float32.
     seed
         Everything sampled at a step is a function of this and the step.
     """
