@@ -9,8 +9,6 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
 from deconv_cli.network.weights import load_weights, save_weights
 
 
@@ -24,7 +22,7 @@ def main() -> None:
     arguments = parser.parse_args()
     before, after = load_weights(arguments.before), load_weights(arguments.after)
     parameters = {
-        name: (1 - arguments.share) * before.parameters[name].astype(np.float32) + arguments.share * kernel
+        name: (1 - arguments.share) * before.parameters[name] + arguments.share * kernel
         for name, kernel in after.parameters.items()
     }
     save_weights(arguments.out, dataclasses.replace(after, parameters=parameters))
