@@ -19,7 +19,7 @@ from skimage import data
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.weights import load_weights
 from deconv_cli.tasks import find_task
-from deconv_cli.training import loop
+from deconv_cli.training import loop, step
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
@@ -90,14 +90,14 @@ def test_a_resumed_training_equals_an_uninterrupted_one(pictures, tmp_path, opti
 
 def test_ctrl_c_saves_and_resume_goes_on(run, pictures, tmp_path, monkeypatch):
     out = tmp_path / "w.safetensors"
-    step = loop.train_step
+    take = step.train_step
 
-    def interrupted(state, *rest):
+    def interrupted(state, *rest, **named):
         if state.step == 5:
             signal.raise_signal(signal.SIGINT)
-        return step(state, *rest)
+        return take(state, *rest, **named)
 
-    monkeypatch.setattr(loop, "train_step", interrupted)
+    monkeypatch.setattr(step, "train_step", interrupted)
     ran = run("train", pictures, *TINY, "--steps", 10, "--out", out)
     assert ran.code == 130
     assert "stopped at step 6 of 10" in ran.stderr
@@ -121,11 +121,11 @@ def test_steps_that_are_not_finite_change_nothing_and_stop_the_run_in_the_end(pi
     before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
     batch = draw_batch(PictureSet(sorted(pictures.iterdir()), 16), TINY_CONFIG, find_task("denoise"), 0)
     broken = Batch(np.full_like(batch.degraded, np.nan), batch.clean, batch.levels)
-    loop.train_step(state, broken, TINY_CONFIG, find_task("denoise"), torch.device("cpu"))
+    step.train_step(state, broken, TINY_CONFIG, find_task("denoise"), torch.device("cpu"))
     assert state.skipped == 1
     assert all(torch.equal(before[name], tensor) for name, tensor in state.network.state_dict().items())
 
-    monkeypatch.setattr(loop, "compute_loss", lambda _, error: error.mean() * float("nan"))
+    monkeypatch.setattr(step, "compute_loss", lambda _, error: error.mean() * float("nan"))
     with pytest.raises(DeconvError, match=r"diverged.*--lr"):
         loop.train([pictures], tmp_path / "w.safetensors", dataclasses.replace(TINY_CONFIG, steps=50))
 
@@ -287,13 +287,13 @@ def test_losses_agree_with_their_definition(name):
         "mse": (error**2).mean(),
         "rmse": np.mean([np.sqrt((patch**2).mean()) for patch in error]),
     }
-    assert loop.compute_loss(name, torch.from_numpy(error)).item() == pytest.approx(expected[name], rel=1e-5)
+    assert step.compute_loss(name, torch.from_numpy(error)).item() == pytest.approx(expected[name], rel=1e-5)
 
 
 def test_no_loss_breaks_down_without_an_error():
     error = torch.zeros(2, 3, 4, 4, requires_grad=True)
     for name in LOSSES:
-        loop.compute_loss(name, error).backward()
+        step.compute_loss(name, error).backward()
     assert torch.isfinite(error.grad).all()
 
 
@@ -307,6 +307,28 @@ def test_validation_pictures_are_held_out_by_the_hash_of_their_path(tmp_path):
     assert not set(train) & set(held_out)
     moved = folder.rename(tmp_path / "moved")
     assert [path.name for path in split_pictures([moved], None)[1]] == [path.name for path in held_out]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")
+@pytest.mark.parametrize("optimizer", step.CAPTURABLE)
+def test_recorded_steps_do_what_unrecorded_ones_do(pictures, optimizer):
+    device, task = torch.device("cuda"), find_task("denoise")
+    config = dataclasses.replace(TINY_CONFIG, steps=30, optimizer=optimizer, lr=0.003, precision="fp32")
+    found = PictureSet(sorted(pictures.iterdir()), 16)
+    plain, recorded = loop.new_state(config, device), loop.new_state(config, device)
+    take = step.find_step(recorded, config, task, device)
+    assert isinstance(take, step.RecordedStep)
+    for number in range(30):
+        batch = draw_batch(found, config, task, number)
+        if number == 20:
+            batch = Batch(np.full_like(batch.degraded, np.nan), batch.clean, batch.levels)
+        plain.step = recorded.step = number
+        expected = step.train_step(plain, batch, config, task, device)
+        assert take(batch) == pytest.approx(expected, rel=0.02, nan_ok=True), number
+    assert take.graphs
+    assert recorded.skipped == plain.skipped == 1
+    for name, average in plain.average.items():
+        assert torch.allclose(recorded.average[name], average, atol=1e-3, rtol=0.02), name
 
 
 def test_batches_are_a_function_of_seed_and_step(pictures):

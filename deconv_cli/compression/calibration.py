@@ -12,7 +12,7 @@ from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
 from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.data import Batch, Pictures, draw_batch
-from deconv_cli.training.loop import condition_of, to_tensor
+from deconv_cli.training.step import condition_of, to_tensor
 
 CROPS = 8
 """Crops at every level."""

@@ -20,7 +20,7 @@ from deconv_cli.network.description import KERNEL, Architecture
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.network.weights import Weights
 from deconv_cli.tasks import Task
-from deconv_cli.training.loop import compute_loss, to_tensor
+from deconv_cli.training.step import compute_loss, to_tensor
 
 GROUP = 8
 """Channels are taken out so many at a time, for kernels compute on vectors of them."""

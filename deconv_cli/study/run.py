@@ -30,7 +30,8 @@ from deconv_cli.training.config import ClassifyConfig, TrainConfig
 from deconv_cli.training.data import draw_batch
 from deconv_cli.training.gradient_health import finite, measure_step, observed
 from deconv_cli.training.labelled import LabelledPictures, class_weights, draw_labelled
-from deconv_cli.training.loop import MAX_SKIPPED_IN_A_ROW, train_step
+from deconv_cli.training.loop import MAX_SKIPPED_IN_A_ROW
+from deconv_cli.training.step import train_step
 from deconv_cli.training.validation import Case, make_cases
 
 POINTS = 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,9 +33,10 @@ from deconv_cli.training.labelled import (
     is_imbalanced,
     read_labelled,
 )
-from deconv_cli.training.loop import LOG_EVERY, MAX_SKIPPED_IN_A_ROW, Progress, RunFiles, to_tensor
-from deconv_cli.training.optimizer import build_optimizers, descend, set_rates
+from deconv_cli.training.loop import LOG_EVERY, MAX_SKIPPED_IN_A_ROW, Progress, RunFiles
+from deconv_cli.training.optimizer import backward, build_optimizers, set_rates
 from deconv_cli.training.record import Record
+from deconv_cli.training.step import to_tensor
 
 VALIDATIONS = 10
 """Times that the classifier is validated, the end included."""
@@ -225,11 +227,13 @@ def classifier_step(
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         logits = state.network(to_tensor(batch.images, device))
     targets = torch.from_numpy(batch.targets).to(device)
-    loss, norm, _ = descend(
-        state.network, state.optimizers, nn.functional.cross_entropy(logits.float(), targets, weights), config.clip
-    )
+    loss = nn.functional.cross_entropy(logits.float(), targets, weights)
+    result = torch.stack(backward(state.network, loss, config.clip)).tolist()
+    if math.isfinite(sum(result)):
+        for optimizer in state.optimizers:
+            optimizer.step()
     state.step += 1
-    return loss, norm
+    return result[0], result[1]
 
 
 def predict(network: Classifier, pixels: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deconv_cli.errors import DeconvError, UsageError
@@ -33,10 +32,11 @@ from deconv_cli.training.checkpoint import (
     save_checkpoint,
 )
 from deconv_cli.training.config import TrainConfig
-from deconv_cli.training.data import Batch, PictureSet, draw_batch, find_twins, prefetch, split_pictures
+from deconv_cli.training.data import PictureSet, draw_batch, find_twins, prefetch, split_pictures
 from deconv_cli.training.gradient_health import GradientWatch
-from deconv_cli.training.optimizer import descend, rate_factor, set_rates
+from deconv_cli.training.optimizer import rate_factor
 from deconv_cli.training.record import Record, plot_record, read_record
+from deconv_cli.training.step import find_step, train_step
 from deconv_cli.training.validation import Case, Score, make_cases, validate
 
 TIMED_STEPS = 20
@@ -237,11 +237,12 @@ class Fit:
         losses: list[float] = []
         skipped_in_a_row = 0
         started = time.perf_counter() - state.seconds
+        take_step = find_step(state, config, self.task, self.device)
         for step, batch in prefetch(self.pictures, config, self.task, range(state.step, steps), self.device.type):
             logged = (step + 1) % LOG_EVERY == 0 or step + 1 == steps
             take = functools.partial(train_step, state, batch, config, self.task, self.device)
             watched = self.watch if logged else None
-            (loss, norm), health = watched(state.network, step + 1, take) if watched else (take(), {})
+            (loss, norm), health = watched(state.network, step + 1, take) if watched else (take_step(batch), {})
             state.step, state.seconds = step + 1, time.perf_counter() - started
             skipped_in_a_row = 0 if np.isfinite(loss + norm) else skipped_in_a_row + 1
             if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
@@ -309,54 +310,6 @@ class Fit:
         )
 
 
-def train_step(
-    state: TrainState, batch: Batch, config: TrainConfig, task: Task, device: torch.device
-) -> tuple[float, float]:
-    """Take one optimiser step and return loss and gradient norm; a step that is not finite changes no parameter."""
-    set_rates(state.optimizers, config, state.step)
-    degraded, clean = (to_tensor(patches, device) for patches in (batch.degraded, batch.clean))
-    dtype = find_precision(config.precision, device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        output = state.network(degraded, condition_of(task, batch, device))
-    loss, norm, taken = descend(state.network, state.optimizers, compute_loss(config.loss, output - clean), config.clip)
-    if taken:
-        _update_average(state, config.ema)
-    else:
-        state.skipped += 1
-    return loss, norm
-
-
-def condition_of(task: Task, batch: Batch, device: torch.device) -> Tensor | None:
-    """Return what the network is told about the levels of a batch: N numbers, or None for a blind one."""
-    conditions = [task.condition(float(level)) for level in batch.levels]
-    return None if None in conditions else torch.tensor(conditions, device=device)
-
-
-def compute_loss(name: str, error: Tensor) -> Tensor:
-    """Reduce the error (output - clean, float32) to a scalar; see `TrainConfig.loss`."""
-    if name == "mse":
-        return error.square().mean()
-    if name == "rmse":
-        # The square root has no gradient at zero.
-        return (error.square().mean((1, 2, 3)) + 1e-8).sqrt().mean()
-    if name == "charbonnier":
-        return (error.square() + 1e-6).sqrt().mean()
-    return error.abs().mean()
-
-
-@torch.no_grad()
-def _update_average(state: TrainState, decay: float) -> None:
-    """Move the average towards the parameters, faster at the beginning, when they still change fast."""
-    weight = 1 - min(decay, (1 + state.step) / (10 + state.step))
-    for name, parameter in state.network.named_parameters():
-        state.average[name].lerp_(parameter, weight)
-
-
-def to_tensor(patches: NDArray[np.float32], device: torch.device) -> Tensor:
-    """Turn N x H x W x C into an N x C x H x W tensor, which is channels-last without a copy."""
-    return torch.from_numpy(patches).permute(0, 3, 1, 2).to(device)
-
-
 def _with_timed_steps(
     config: TrainConfig,
     pictures: PictureSet,
@@ -372,11 +325,12 @@ def _with_timed_steps(
     """
     timed = dataclasses.replace(config, steps=TIMED_STEPS)
     state = new_state(timed, device, parameters)
+    take_step = find_step(state, timed, task, device)
     durations = []
     for step in range(TIMED_STEPS):
         batch = draw_batch(pictures, timed, task, step)
         began = time.perf_counter()
-        train_step(state, batch, timed, task, device)
+        take_step(batch)
         durations.append(time.perf_counter() - began)
     # The slower first steps, in which memory is allocated, do not speak for the rest.
     seconds = float(np.mean(durations[TIMED_STEPS // 2 :]))

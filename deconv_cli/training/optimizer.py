@@ -44,9 +44,9 @@ class Muon(torch.optim.Optimizer):
                     directions.setdefault(direction.shape, {})[parameter] = direction
             # Kernels of one shape go together: as many small products take twice the time on a processor.
             for alike in directions.values():
-                updates = orthogonalise(torch.stack(list(alike.values())))
+                updates = orthogonalise(torch.stack(list(alike.values()))) * group["lr"]
                 for parameter, update in zip(alike, updates, strict=True):
-                    parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+                    parameter.sub_(update.view_as(parameter))
 
     def _direction(self, parameter: nn.Parameter, gradient: Tensor, momentum: float) -> Tensor:
         """Return Nesterov's direction as a matrix."""
@@ -88,31 +88,40 @@ def build_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.
     return [Muon(kernels, lr=config.lr), torch.optim.Adam(rest, lr=config.adam_lr)]
 
 
+def make_capturable(optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
+    """Let optimisers keep on the GPU all that changes, so that their steps can be recorded as CUDA graphs."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], device=device)
+            if "capturable" in group:
+                group["capturable"] = True
+        for state in optimizer.state.values():
+            if "step" in state:
+                state["step"] = state["step"].to(device)
+
+
 def set_rates(optimizers: Iterable[torch.optim.Optimizer], config: FitConfig, step: int) -> None:
     """Set the learning rates of a step by the schedule."""
     factor = rate_factor(step, config.steps, config.warmup)
     for optimizer, rate in zip(optimizers, (config.lr, config.adam_lr), strict=False):
-        optimizer.param_groups[0]["lr"] = rate * factor
+        group = optimizer.param_groups[0]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate * factor)
+        else:
+            group["lr"] = rate * factor
 
 
-def descend(
-    network: nn.Module, optimizers: Iterable[torch.optim.Optimizer], loss: Tensor, clip: float
-) -> tuple[float, float, bool]:
-    """Take a step down the gradient of a loss, clipped to the norm `clip`, unless it is not finite.
+def backward(network: nn.Module, loss: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Leave the gradient of a loss in the parameters, clipped to the norm `clip`.
 
     Returns
     -------
-    tuple[float, float, bool]
-        The loss, the norm of the gradient before clipping, and whether the step was taken.
+    tuple[Tensor, Tensor]
+        The loss, and the norm of the gradient before clipping.
     """
     network.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(network.parameters(), clip)
-    finite = bool(torch.isfinite(norm) and torch.isfinite(loss))
-    if finite:
-        for optimizer in optimizers:
-            optimizer.step()
-    return loss.item(), norm.item(), finite
+    return loss.detach(), nn.utils.clip_grad_norm_(network.parameters(), clip)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
