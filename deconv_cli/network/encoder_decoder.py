@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -251,9 +253,7 @@ def enlarge(image: Tensor, scale: int) -> Tensor:
     if scale == 1:
         return image
     with torch.autocast(image.device.type, enabled=False):
-        rows, columns = (
-            torch.from_numpy(enlarging(side, scale).toarray()).to(image.device) for side in image.shape[2:]
-        )
+        rows, columns = (_enlarging(side, scale, image.device) for side in image.shape[2:])
         return rows @ image @ columns.T
 
 
@@ -292,3 +292,9 @@ def init_deconv(deconv: nn.Module, gain: float, centre: float = 0.0) -> None:
         deconv.weight.copy_(kernel.expand(-1, -1, height, width))
         assert deconv.bias is not None
         deconv.bias.copy_(-centre * kernel.sum((0, 2, 3)))
+
+
+@functools.lru_cache(maxsize=64)
+def _enlarging(side: int, scale: int, device: torch.device) -> Tensor:
+    """Return the matrix that enlarges a side; kept, for a CUDA graph can copy nothing from the processor."""
+    return torch.from_numpy(enlarging(side, scale).toarray()).to(device)
