@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import signal
@@ -307,6 +308,22 @@ def test_validation_pictures_are_held_out_by_the_hash_of_their_path(tmp_path):
     assert not set(train) & set(held_out)
     moved = folder.rename(tmp_path / "moved")
     assert [path.name for path in split_pictures([moved], None)[1]] == [path.name for path in held_out]
+
+
+def test_with_a_teacher_its_results_are_the_target(pictures):
+    device, task = torch.device("cpu"), find_task("denoise")
+    config = dataclasses.replace(TINY_CONFIG, steps=60, warmup=0.0)
+    found = PictureSet(sorted(pictures.iterdir()), 16)
+    state = loop.new_state(config, device)
+    torch.nn.init.constant_(state.network.tail.bias, 0.02)
+    teacher = copy.deepcopy(state.network)
+    torch.nn.init.constant_(teacher.tail.bias, 0.05)
+    for state.step in range(60):
+        batch = draw_batch(found, config, task, state.step)
+        loss, _ = step.train_step(state, batch, config, task, device, teacher=teacher)
+        if not state.step:
+            assert loss == pytest.approx(0.03, rel=0.02)
+    assert loss < 0.01
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")

@@ -162,7 +162,7 @@ def compress(
     task = find_task(weights.description.task)
     config, levels = training_config(weights, wanted), levels_to_measure(weights.description, wanted.levels)
     pictures = PictureSet(split_pictures(folders, validation)[0], config.patch)
-    tune = functools.partial(_finetune, folders=folders, validation=validation, callbacks=callbacks)
+    tune = functools.partial(_finetune, teacher=weights, folders=folders, validation=validation, callbacks=callbacks)
     history = dataclasses.asdict(wanted) | {
         "levels": list(wanted.levels),
         "folders": [folder.name for folder in folders],
@@ -285,12 +285,13 @@ def _finetune(
     out: Path,
     config: TrainConfig,
     *,
+    teacher: Weights,
     folders: Sequence[Path],
     validation: Path | None,
     callbacks: Callbacks,
     adapt: Callable[[Any], None] = lambda _: None,
 ) -> Weights | None:
-    """Train on from the weights, by `deconv_cli.training.loop.train`, and return the best; None if it was stopped."""
+    """Train on from the weights to do what the teacher does; return the best of it, or None if it was stopped."""
     callbacks.stage(f"fine-tuning for {config.steps} steps at a rate of {config.lr:g}")
     start = out.with_name(f"{out.stem}-start.safetensors")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -302,6 +303,7 @@ def _finetune(
         validation=validation,
         init=start,
         adapt=adapt,
+        teacher=teacher.build(),
         report=callbacks.trained,
         stop=callbacks.stop,
     )

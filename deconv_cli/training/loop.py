@@ -141,6 +141,7 @@ def train(
     max_seconds: float = 20 * 60,
     watch_gradients: bool = False,
     adapt: Callable[[RestorationNetwork], None] = lambda _: None,
+    teacher: RestorationNetwork | None = None,
     device: torch.device | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -170,6 +171,9 @@ def train(
     adapt
         Changes the network in place before the first step, not its parameters; as quantization does, whose effect is
         to be trained away.
+    teacher
+        Network whose results are to be learned instead of the clean pictures; see
+        `deconv_cli.training.step.train_step`.
     device
         Where to train; the processor by default.
     report
@@ -211,7 +215,9 @@ def train(
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
     provenance = _provenance(folders, pictures, paired, init)
     watch = GradientWatch(config.activation) if watch_gradients else None
-    fit = Fit(config, task, device, files, pictures, cases, provenance, watch)
+    if teacher:
+        teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fit = Fit(config, task, device, files, pictures, cases, provenance, watch, teacher)
     return fit.run(state, report, stop)
 
 
@@ -227,6 +233,7 @@ class Fit:
     cases: list[Case]
     provenance: dict[str, object]
     watch: GradientWatch | None = None
+    teacher: RestorationNetwork | None = None
 
     def run(self, state: TrainState, report: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:
         """Fit until the last step or until asked to stop, validating and saving on the way."""
@@ -237,10 +244,10 @@ class Fit:
         losses: list[float] = []
         skipped_in_a_row = 0
         started = time.perf_counter() - state.seconds
-        take_step = find_step(state, config, self.task, self.device)
+        take_step = find_step(state, config, self.task, self.device, self.teacher)
         for step, batch in prefetch(self.pictures, config, self.task, range(state.step, steps), self.device.type):
             logged = (step + 1) % LOG_EVERY == 0 or step + 1 == steps
-            take = functools.partial(train_step, state, batch, config, self.task, self.device)
+            take = functools.partial(train_step, state, batch, config, self.task, self.device, teacher=self.teacher)
             watched = self.watch if logged else None
             (loss, norm), health = watched(state.network, step + 1, take) if watched else (take_step(batch), {})
             state.step, state.seconds = step + 1, time.perf_counter() - started

@@ -31,19 +31,37 @@ Step = Callable[[Batch], tuple[float, float]]
 """Takes an optimiser step with a batch and returns loss and gradient norm."""
 
 
-def find_step(state: TrainState, config: TrainConfig, task: Task, device: torch.device) -> Step:
-    """Return what takes the steps of a training on a device, the fastest way there is."""
+def find_step(
+    state: TrainState,
+    config: TrainConfig,
+    task: Task,
+    device: torch.device,
+    teacher: RestorationNetwork | None = None,
+) -> Step:
+    """Return what takes the steps of a training on a device, the fastest way there is; see `train_step`."""
     if device.type == "cuda" and config.optimizer in CAPTURABLE:
-        return RecordedStep(state, config, task, device)
-    return functools.partial(train_step, state, config=config, task=task, device=device)
+        return RecordedStep(state, config, task, device, teacher)
+    return functools.partial(train_step, state, config=config, task=task, device=device, teacher=teacher)
 
 
 def train_step(
-    state: TrainState, batch: Batch, config: TrainConfig, task: Task, device: torch.device
+    state: TrainState,
+    batch: Batch,
+    config: TrainConfig,
+    task: Task,
+    device: torch.device,
+    *,
+    teacher: RestorationNetwork | None = None,
 ) -> tuple[float, float]:
-    """Take one optimiser step and return loss and gradient norm; a step that is not finite changes no parameter."""
+    """Take one optimiser step and return loss and gradient norm; a step that is not finite changes no parameter.
+
+    With a teacher the network learns what that makes of the degraded patches instead of the clean ones: a target
+    without the part that nobody can know, which is most of the noise in the gradient (Hinton et al. 2015, arXiv
+    1503.02531).
+    """
     set_rates(state.optimizers, config, state.step)
-    result = torch.stack(compute_gradients(state.network, *inputs_of(task, batch, device), config)).tolist()
+    inputs = inputs_of(task, batch, device)
+    result = torch.stack(compute_gradients(state.network, *inputs, config, teacher=teacher)).tolist()
     if math.isfinite(sum(result)):
         update(state, average_weight(config.ema, state.step))
     else:
@@ -52,14 +70,22 @@ def train_step(
 
 
 def compute_gradients(
-    network: RestorationNetwork, degraded: Tensor, clean: Tensor, condition: Tensor | None, config: TrainConfig
+    network: RestorationNetwork,
+    degraded: Tensor,
+    clean: Tensor,
+    condition: Tensor | None,
+    config: TrainConfig,
+    *,
+    teacher: RestorationNetwork | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Leave the gradient of the loss in the parameters, clipped; return the loss and the norm before clipping."""
     device = degraded.device
     dtype = find_precision(config.precision, device)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         output = network(degraded, condition)
-    return backward(network, compute_loss(config.loss, output - clean), config.clip)
+        with torch.no_grad():
+            target = teacher(degraded, condition) if teacher else clean
+    return backward(network, compute_loss(config.loss, output - target), config.clip)
 
 
 @torch.no_grad()
@@ -79,13 +105,20 @@ def average_weight(decay: float, step: int) -> float:
 class RecordedStep:
     """The steps of a state on a GPU, recorded as CUDA graphs.
 
-    So small a network leaves a GPU waiting for Python, which starts its thousand kernels one after the other; a graph
-    starts them all at once. There are two, one to the gradient and one for the update, which is left out when the
-    gradient is not finite. Where recording fails, steps are taken one kernel after the other.
+    So small a network leaves a GPU waiting for Python, which starts its thousands of kernels one after the other; a
+    graph starts them all at once. There are two, one that ends with the gradient and one for the update, which is left
+    out when the gradient is not finite. Where recording fails, steps are taken one kernel after the other.
     """
 
-    def __init__(self, state: TrainState, config: TrainConfig, task: Task, device: torch.device) -> None:
-        self.state, self.config, self.task, self.device = state, config, task, device
+    def __init__(
+        self,
+        state: TrainState,
+        config: TrainConfig,
+        task: Task,
+        device: torch.device,
+        teacher: RestorationNetwork | None = None,
+    ) -> None:
+        self.state, self.config, self.task, self.device, self.teacher = state, config, task, device, teacher
         self.weight = torch.zeros((), device=device)
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.left_to_warm_up = WARM_UP
@@ -94,25 +127,25 @@ class RecordedStep:
 
     def __call__(self, batch: Batch) -> tuple[float, float]:
         """Take a step as `train_step` does."""
-        inputs = inputs_of(self.task, batch, self.device)
-        if self.graphs:
-            return self._replay(inputs)
         if self.left_to_warm_up:
             self.left_to_warm_up -= 1
             return self._take_unrecorded(batch)
-        try:
-            self._record(inputs)
-        except RuntimeError as error:
-            log.warning("CUDA graphs cannot be used, the training will be slower (%s)", str(error).partition("\n")[0])
-            self.left_to_warm_up = self.config.steps
-            return self._take_unrecorded(batch)
+        inputs = inputs_of(self.task, batch, self.device)
+        if not self.graphs:
+            try:
+                self._record(inputs)
+            except RuntimeError as error:
+                reason = str(error).partition("\n")[0]
+                log.warning("CUDA graphs cannot be used, the training will be slower (%s)", reason)
+                self.left_to_warm_up = self.config.steps
+                return self._take_unrecorded(batch)
         return self._replay(inputs)
 
     def _take_unrecorded(self, batch: Batch) -> tuple[float, float]:
         """Take a step on another stream than the usual one, as must be before a recording."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream), torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            result = train_step(self.state, batch, self.config, self.task, self.device)
+            result = train_step(self.state, batch, self.config, self.task, self.device, teacher=self.teacher)
         torch.cuda.current_stream().wait_stream(self.stream)
         return result
 
@@ -122,7 +155,8 @@ class RecordedStep:
         self.state.network.zero_grad(set_to_none=True)
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             with torch.cuda.graph(to_gradient, stream=self.stream):
-                self.result = torch.stack(compute_gradients(self.state.network, *self.inputs, self.config))
+                found = compute_gradients(self.state.network, *self.inputs, self.config, teacher=self.teacher)
+                self.result = torch.stack(found)
             with torch.cuda.graph(of_update, stream=self.stream):
                 update(self.state, self.weight)
         # The second graph reads where the first one writes: these must stay, whatever becomes of `grad` meanwhile.
