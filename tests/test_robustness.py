@@ -32,7 +32,9 @@ def test_flat_patches_keep_their_colour_up_to_the_border(restorer, colour):
     assert np.abs(np.clip(out, 0, 255) - colour).max() <= 1
 
 
-@pytest.mark.parametrize(("name", "level"), [("denoise", 0), ("denoise", 25), ("denoise", 50), ("decompress", "auto"), ("photo", "auto")])
+@pytest.mark.parametrize(
+    ("name", "level"), [("denoise", 0), ("denoise", 25), ("denoise", 50), ("decompress", "auto"), ("photo", "auto")]
+)
 def test_saturated_colours_stay_too(name, level):
     restorer = Restorer(name, precision="fp32")
     for colour in [(0, 0, 255), (0, 255, 0), (255, 0, 255), (227, 18, 239), (143, 239, 71)]:
