@@ -16,7 +16,7 @@ import deconv_cli as deconv
 from deconv_cli.errors import UsageError
 from deconv_cli.images import downscale, from_float, to_float, upscale
 from deconv_cli.network.description import Architecture, Description
-from deconv_cli.network.encoder_decoder import build_network
+from deconv_cli.network.encoder_decoder import build_network, enlarge
 from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.tasks import find_task
@@ -261,3 +261,13 @@ def test_a_task_without_weights_says_how_to_get_some(run, tmp_path, monkeypatch,
     ran = run(command, *options[command], "--scale", 3)
     assert ran.code == 2
     assert "deconv train FOLDER --scale 3" in ran.stderr
+
+
+def test_enlarging_in_inference_leaves_training_its_gradient():
+    """The matrices are kept, whoever asked for them first."""
+    with torch.inference_mode():
+        enlarge(torch.rand(1, 3, 23, 29), 2)
+    image = torch.rand(1, 3, 23, 29, requires_grad=True)
+    enlarge(image, 2).sum().backward()
+    assert image.grad is not None
+    assert image.grad.sum().item() == pytest.approx(image.numel() * 4, rel=1e-4)

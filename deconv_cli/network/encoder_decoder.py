@@ -294,7 +294,8 @@ def init_deconv(deconv: nn.Module, gain: float, centre: float = 0.0) -> None:
         deconv.bias.copy_(-centre * kernel.sum((0, 2, 3)))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
+@torch.inference_mode(mode=False)
 def _enlarging(side: int, scale: int, device: torch.device) -> Tensor:
-    """Return the matrix that enlarges a side; kept, for a CUDA graph can copy nothing from the processor."""
+    """Return the matrix that enlarges a side, kept for good: a recorded step goes on reading it where it is."""
     return torch.from_numpy(enlarging(side, scale).toarray()).to(device)
