@@ -19,11 +19,13 @@ from skimage import data
 
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.weights import load_weights
+from deconv_cli.restoration.running import self_ensemble
 from deconv_cli.tasks import find_task
 from deconv_cli.training import loop, step
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
+from deconv_cli.training.teacher import Teacher
 
 TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8)
 TINY_CONFIG = TrainConfig(widths=(4, 6), blocks=(1, 1), patch=16, batch=2, steps=12)
@@ -310,20 +312,62 @@ def test_validation_pictures_are_held_out_by_the_hash_of_their_path(tmp_path):
     assert [path.name for path in split_pictures([moved], None)[1]] == [path.name for path in held_out]
 
 
+def a_teacher(network, augment=("flip", "rotate")):
+    return Teacher(network, torch.device("cpu"), torch.float32, augment)
+
+
 def test_with_a_teacher_its_results_are_the_target(pictures):
     device, task = torch.device("cpu"), find_task("denoise")
     config = dataclasses.replace(TINY_CONFIG, steps=60, warmup=0.0)
     found = PictureSet(sorted(pictures.iterdir()), 16)
     state = loop.new_state(config, device)
     torch.nn.init.constant_(state.network.tail.bias, 0.02)
-    teacher = copy.deepcopy(state.network)
-    torch.nn.init.constant_(teacher.tail.bias, 0.05)
+    taught = copy.deepcopy(state.network)
+    torch.nn.init.constant_(taught.tail.bias, 0.05)
+    teacher = a_teacher(taught, augment=())
     for state.step in range(60):
         batch = draw_batch(found, config, task, state.step)
         loss, _ = step.train_step(state, batch, config, task, device, teacher=teacher)
         if not state.step:
             assert loss == pytest.approx(0.03, rel=0.02)
     assert loss < 0.01
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_teacher_is_its_self_ensemble_on_the_average(scale):
+    config = dataclasses.replace(TINY_CONFIG, task="sr" if scale > 1 else "denoise", scale=scale, level_range=())
+    network = loop.new_state(config, torch.device("cpu")).network
+    degraded = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    condition = None if scale > 1 else torch.tensor([0.1, 0.2])
+
+    def run(patches):
+        with torch.no_grad():
+            return network(torch.from_numpy(patches), condition).numpy()
+
+    teacher = a_teacher(network)
+    mean = np.mean([teacher(degraded, condition, number).numpy() for number in range(8)], axis=0)
+    assert mean == pytest.approx(self_ensemble(run, degraded.numpy()), abs=1e-5)
+    unturned = a_teacher(network, augment=())(degraded, condition, 5).numpy()
+    assert unturned == pytest.approx(run(degraded.numpy()), abs=1e-6)
+
+
+def test_train_learns_from_a_teacher_and_resumes_only_with_the_same(run, pictures, tmp_path):
+    first, out = tmp_path / "first.safetensors", tmp_path / "w.safetensors"
+    assert run("train", pictures, *TINY, "--steps", 4, "--out", first).code == 0
+    taught = run("train", pictures, *TINY, "--steps", 4, "--init", first, "--teacher", first, "--out", out)
+    assert taught.code == 0, taught.stderr
+    assert load_weights(out).recipe["teacher"] == f"first {load_weights(first).sha256[:16]}"
+    again = ("train", pictures, *TINY, "--steps", 4, "--out", out, "--resume", "auto")
+    assert run(*again, "--teacher", first).code == 0
+    alone = run(*again)
+    assert alone.code == 2
+    assert "another teacher" in alone.stderr
+
+
+def test_a_teacher_of_another_task_is_refused(run, pictures, tmp_path):
+    ran = run("train", pictures, "--scale", 2, "--steps", 4, "--teacher", "sr-x3", "--out", tmp_path / "w.safetensors")
+    assert ran.code == 2
+    assert "sr-x3: cannot teach sr at scale 2" in ran.stderr
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")

@@ -154,6 +154,14 @@ def train(
     init: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Weights to start from. [random initialisation]")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Weights for the same task to learn from: what they make of a picture in all eight orientations takes"
+            " the place of the clean picture.",
+        ),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(metavar="auto|FILE", help="Checkpoint to go on from; auto: that of --out, if there is one."),
@@ -183,6 +191,7 @@ def train(
     task = _implied_task(task, scale, noise)
     from deconv_cli.network.bundled import find_weights
     from deconv_cli.network.device import find_device
+    from deconv_cli.network.weights import load_weights
     from deconv_cli.tasks import find_task
     from deconv_cli.training import loop
     from deconv_cli.training.config import config_from_dict, load_toml
@@ -216,7 +225,13 @@ def train(
     }
     given = {key: value for key, value in flags.items() if value is not None}
     if kind == "classify":
-        unsuited = {"--paired": paired, "--init": init, "--resume": resume, "--max-time": max_time}
+        unsuited = {
+            "--paired": paired,
+            "--init": init,
+            "--teacher": teacher,
+            "--resume": resume,
+            "--max-time": max_time,
+        }
         _train_classifier(
             streams,
             folders,
@@ -260,6 +275,7 @@ def train(
             validation=val,
             paired=paired,
             init=start,
+            teacher=load_weights(find_weights(teacher)) if teacher else None,
             resume=checkpoint,
             max_seconds=max_seconds,
             watch_gradients=watch_gradients,

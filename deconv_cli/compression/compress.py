@@ -303,7 +303,7 @@ def _finetune(
         validation=validation,
         init=start,
         adapt=adapt,
-        teacher=teacher.build(),
+        teacher=teacher,
         report=callbacks.trained,
         stop=callbacks.stop,
     )

@@ -37,6 +37,7 @@ from deconv_cli.training.gradient_health import GradientWatch
 from deconv_cli.training.optimizer import rate_factor
 from deconv_cli.training.record import Record, plot_record, read_record
 from deconv_cli.training.step import find_step, train_step
+from deconv_cli.training.teacher import Teacher
 from deconv_cli.training.validation import Case, Score, make_cases, validate
 
 TIMED_STEPS = 20
@@ -141,7 +142,7 @@ def train(
     max_seconds: float = 20 * 60,
     watch_gradients: bool = False,
     adapt: Callable[[RestorationNetwork], None] = lambda _: None,
-    teacher: RestorationNetwork | None = None,
+    teacher: Weights | None = None,
     device: torch.device | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -172,8 +173,7 @@ def train(
         Changes the network in place before the first step, not its parameters; as quantization does, whose effect is
         to be trained away.
     teacher
-        Network whose results are to be learned instead of the clean pictures; see
-        `deconv_cli.training.step.train_step`.
+        Weights whose results are to be learned instead of the clean pictures; see `deconv_cli.training.teacher`.
     device
         Where to train; the processor by default.
     report
@@ -203,21 +203,33 @@ def train(
     cases = make_cases(held_out, task, config)
 
     parameters = _initial_parameters(init, config) if init else None
+    guide = _find_teacher(teacher, config, device) if teacher else None
+    fingerprint = pictures.fingerprint + (teacher.sha256[:16] if teacher else "")
     if resume:
-        if read_config(resume)[1] != pictures.fingerprint:
-            raise UsageError(f"{resume}: was made with other pictures; give the same ones, or start anew with --init")
+        if read_config(resume)[1] != fingerprint:
+            raise UsageError(
+                f"{resume}: was made with other pictures, or another teacher; give the same, or start anew with --init"
+            )
         state = load_checkpoint(resume, device)
     else:
         if not config.steps:
-            config = _with_timed_steps(config, pictures, task, device, parameters=parameters, max_seconds=max_seconds)
+            config = _with_timed_steps(
+                config, pictures, task, device, parameters=parameters, teacher=guide, max_seconds=max_seconds
+            )
         state = new_state(config, device, parameters)
     adapt(state.network)
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
-    provenance = _provenance(folders, pictures, paired, init)
+    provenance = {
+        "folders": [folder.name for folder in folders],
+        "paired": paired.name if paired else "",
+        "pictures": len(pictures),
+        "fingerprint": fingerprint,
+        "init": init.name if init else "",
+        "teacher": f"{teacher.description.name} {teacher.sha256[:16]}" if teacher else "",
+        "torch": torch.__version__,
+    }
     watch = GradientWatch(config.activation) if watch_gradients else None
-    if teacher:
-        teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fit = Fit(config, task, device, files, pictures, cases, provenance, watch, teacher)
+    fit = Fit(config, task, device, files, pictures, cases, provenance, watch, guide)
     return fit.run(state, report, stop)
 
 
@@ -233,7 +245,7 @@ class Fit:
     cases: list[Case]
     provenance: dict[str, object]
     watch: GradientWatch | None = None
-    teacher: RestorationNetwork | None = None
+    teacher: Teacher | None = None
 
     def run(self, state: TrainState, report: Callable[[Progress], None], stop: Callable[[], bool]) -> Result:
         """Fit until the last step or until asked to stop, validating and saving on the way."""
@@ -294,7 +306,7 @@ class Fit:
         if mean > state.best:
             state.best = mean
             save_weights(self.files.out, weights)
-        save_checkpoint(self.files.checkpoint, state, self.config, self.pictures.fingerprint)
+        save_checkpoint(self.files.checkpoint, state, self.config, str(self.provenance["fingerprint"]))
         plot_record(read_record(self.files.record), self.files.curve, self.files.out.stem)
         return scores
 
@@ -324,6 +336,7 @@ def _with_timed_steps(
     device: torch.device,
     *,
     parameters: dict[str, Tensor] | None,
+    teacher: Teacher | None,
     max_seconds: float,
 ) -> TrainConfig:
     """Turn a time into a number of steps by timing the first ones on a state that is then thrown away.
@@ -332,7 +345,7 @@ def _with_timed_steps(
     """
     timed = dataclasses.replace(config, steps=TIMED_STEPS)
     state = new_state(timed, device, parameters)
-    take_step = find_step(state, timed, task, device)
+    take_step = find_step(state, timed, task, device, teacher)
     durations = []
     for step in range(TIMED_STEPS):
         batch = draw_batch(pictures, timed, task, step)
@@ -367,21 +380,19 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     return {**new_state(config, torch.device("cpu")).network.state_dict(), **taken}
 
 
+def _find_teacher(weights: Weights, config: TrainConfig, device: torch.device) -> Teacher:
+    """Build the teacher, refusing one that does something else than what is to be learned."""
+    theirs, ours = weights.description, config.architecture
+    same = (theirs.task, theirs.architecture.scale) == (config.task, ours.scale)
+    if not same or theirs.architecture.condition_planes != ours.condition_planes:
+        raise UsageError(
+            f"{theirs.name}: cannot teach {config.task} at scale {ours.scale}: it was trained for another task"
+        )
+    return Teacher(weights.build(), device, find_precision(config.precision, device), config.augment)
+
+
 def _make_run_folder(files: RunFiles) -> None:
     try:
         files.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{files.folder}: the folder of the training cannot be made ({error.strerror})") from error
-
-
-def _provenance(
-    folders: Sequence[Path], pictures: PictureSet, paired: Path | None, init: Path | None
-) -> dict[str, object]:
-    return {
-        "folders": [folder.name for folder in folders],
-        "paired": paired.name if paired else "",
-        "pictures": len(pictures),
-        "fingerprint": pictures.fingerprint,
-        "init": init.name if init else "",
-        "torch": torch.__version__,
-    }

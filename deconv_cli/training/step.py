@@ -19,6 +19,7 @@ from deconv_cli.training.checkpoint import TrainState
 from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.data import Batch
 from deconv_cli.training.optimizer import backward, make_capturable, set_rates
+from deconv_cli.training.teacher import Teacher
 
 CAPTURABLE = ("muon", "adamw")
 """Optimisers whose step can be recorded: the learning rate of PyTorch's SGD would be."""
@@ -36,7 +37,7 @@ def find_step(
     config: TrainConfig,
     task: Task,
     device: torch.device,
-    teacher: RestorationNetwork | None = None,
+    teacher: Teacher | None = None,
 ) -> Step:
     """Return what takes the steps of a training on a device, the fastest way there is; see `train_step`."""
     if device.type == "cuda" and config.optimizer in CAPTURABLE:
@@ -51,17 +52,15 @@ def train_step(
     task: Task,
     device: torch.device,
     *,
-    teacher: RestorationNetwork | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[float, float]:
     """Take one optimiser step and return loss and gradient norm; a step that is not finite changes no parameter.
 
-    With a teacher the network learns what that makes of the degraded patches instead of the clean ones: a target
-    without the part that nobody can know, which is most of the noise in the gradient (Hinton et al. 2015, arXiv
-    1503.02531).
+    With a teacher the network learns what that makes of the degraded patches instead of the clean ones.
     """
     set_rates(state.optimizers, config, state.step)
-    inputs = inputs_of(task, batch, device)
-    result = torch.stack(compute_gradients(state.network, *inputs, config, teacher=teacher)).tolist()
+    inputs = inputs_of(task, batch, device, teacher, state.step)
+    result = torch.stack(compute_gradients(state.network, *inputs, config)).tolist()
     if math.isfinite(sum(result)):
         update(state, average_weight(config.ema, state.step))
     else:
@@ -70,21 +69,13 @@ def train_step(
 
 
 def compute_gradients(
-    network: RestorationNetwork,
-    degraded: Tensor,
-    clean: Tensor,
-    condition: Tensor | None,
-    config: TrainConfig,
-    *,
-    teacher: RestorationNetwork | None = None,
+    network: RestorationNetwork, degraded: Tensor, target: Tensor, condition: Tensor | None, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
     """Leave the gradient of the loss in the parameters, clipped; return the loss and the norm before clipping."""
     device = degraded.device
     dtype = find_precision(config.precision, device)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         output = network(degraded, condition)
-        with torch.no_grad():
-            target = teacher(degraded, condition) if teacher else clean
     return backward(network, compute_loss(config.loss, output - target), config.clip)
 
 
@@ -116,7 +107,7 @@ class RecordedStep:
         config: TrainConfig,
         task: Task,
         device: torch.device,
-        teacher: RestorationNetwork | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.state, self.config, self.task, self.device, self.teacher = state, config, task, device, teacher
         self.weight = torch.zeros((), device=device)
@@ -130,7 +121,7 @@ class RecordedStep:
         if self.left_to_warm_up:
             self.left_to_warm_up -= 1
             return self._take_unrecorded(batch)
-        inputs = inputs_of(self.task, batch, self.device)
+        inputs = inputs_of(self.task, batch, self.device, self.teacher, self.state.step)
         if not self.graphs:
             try:
                 self._record(inputs)
@@ -155,8 +146,7 @@ class RecordedStep:
         self.state.network.zero_grad(set_to_none=True)
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             with torch.cuda.graph(to_gradient, stream=self.stream):
-                found = compute_gradients(self.state.network, *self.inputs, self.config, teacher=self.teacher)
-                self.result = torch.stack(found)
+                self.result = torch.stack(compute_gradients(self.state.network, *self.inputs, self.config))
             with torch.cuda.graph(of_update, stream=self.stream):
                 update(self.state, self.weight)
         # The second graph reads where the first one writes: these must stay, whatever becomes of `grad` meanwhile.
@@ -180,9 +170,13 @@ class RecordedStep:
         return loss, norm
 
 
-def inputs_of(task: Task, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return degraded and clean patches of a batch, N x C x H x W, and what the network is told about them."""
-    return to_tensor(batch.degraded, device), to_tensor(batch.clean, device), condition_of(task, batch, device)
+def inputs_of(
+    task: Task, batch: Batch, device: torch.device, teacher: Teacher | None = None, step: int = 0
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return degraded patches and their targets, N x C x H x W, and what the network is told about them."""
+    degraded, condition = to_tensor(batch.degraded, device), condition_of(task, batch, device)
+    target = teacher(degraded, condition, step) if teacher else to_tensor(batch.clean, device)
+    return degraded, target, condition
 
 
 def condition_of(task: Task, batch: Batch, device: torch.device) -> Tensor | None:
