@@ -26,6 +26,7 @@ from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
 from deconv_cli.training.teacher import Teacher
+from deconv_cli.training.validation import make_cases
 
 TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8)
 TINY_CONFIG = TrainConfig(widths=(4, 6), blocks=(1, 1), patch=16, batch=2, steps=12)
@@ -314,6 +315,15 @@ def test_validation_pictures_are_held_out_by_the_hash_of_their_path(tmp_path):
 
 def a_teacher(network, augment=("flip", "rotate")):
     return Teacher(network, torch.device("cpu"), torch.float32, augment)
+
+
+def test_all_gray_training_is_validated_on_gray(pictures):
+    found = PictureSet(sorted(pictures.iterdir()), 16)
+    (case, *_) = make_cases(found, find_task("denoise"), dataclasses.replace(TINY_CONFIG, gray_share=1.0))
+    assert np.ptp(case.clean, axis=2).max() == 0
+    assert np.ptp(case.degraded, axis=2).max() == 0
+    (case, *_) = make_cases(found, find_task("denoise"), dataclasses.replace(TINY_CONFIG, gray_share=0.9))
+    assert np.ptp(case.clean, axis=2).max() > 0
 
 
 def test_with_a_teacher_its_results_are_the_target(pictures):

@@ -22,6 +22,7 @@ from deconv_cli.images import boxes, colour, optional, png, tiff
 from deconv_cli.images import exif as exif_block
 from deconv_cli.images.frame import Frame, Picture, Samples
 from deconv_cli.images.jpeg import estimate_quality
+from deconv_cli.images.samples import is_gray
 
 MAX_PIXELS = 500_000_000
 """Larger pictures are refused unless asked for: a file of a few kilobytes can claim any size."""
@@ -415,7 +416,7 @@ def _samples(image: Image.Image, name: str) -> Frame:
         pixels, alpha = _array(image, _MODES[image.mode]), None
     else:
         raise DeconvError(f"{name}: {image.mode} colours cannot be read; convert it to RGB first")
-    if image.mode in {"P", "PA"} and _is_gray(pixels, image.info.get("icc_profile")):
+    if image.mode in {"P", "PA"} and _can_be_gray(pixels, image.info.get("icc_profile")):
         pixels = pixels[..., 0]
     return Frame(np.ascontiguousarray(pixels), alpha, warnings=tuple(warnings))
 
@@ -431,10 +432,10 @@ def _array(image: Image.Image, mode: str) -> Samples:
     return out
 
 
-def _is_gray(rgb: Samples, icc: bytes | None) -> bool:
+def _can_be_gray(rgb: Samples, icc: bytes | None) -> bool:
     """Tell whether H x W x 3 pixels can be kept as gray: channels equal, and no profile that wants three."""
     of_three_channels = icc is not None and not colour.is_gray_profile(icc)
-    return rgb.ndim == 3 and not of_three_channels and bool((rgb == rgb[..., :1]).all())
+    return rgb.ndim == 3 and not of_three_channels and is_gray(rgb)
 
 
 def _turned(frame: Frame, orientation: int) -> Frame:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
-from deconv_cli.images import bleed_alpha, from_float, to_float, upscale
+from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale
 from deconv_cli.network.bundled import bundled_weights, find_weights
 from deconv_cli.network.device import ITEM_SIZES, choose_device, choose_precision
 from deconv_cli.network.engines import ENGINES, find_engines
@@ -36,6 +36,8 @@ would be an edge, and discolour what lies beside it."""
 
 FAST = "-int8"
 """What the names of the bundled weights in int8 end in."""
+GRAY = "-gray"
+"""What the names of the bundled weights for gray pictures end in."""
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +142,8 @@ class Restorer:
         ----------
         image
             H x W, H x W x 3 or H x W x 4 (alpha last); uint8, uint16, or float32 nominally in 0..1.
-            Float values may lie outside and are neither clipped nor rounded, in or out.
+            Float values may lie outside and are neither clipped nor rounded, in or out. Three equal channels stay
+            equal.
         alpha
             H x W of the same dtype, 0 for transparent, if it is not the last channel. What is fully transparent keeps
             its pixels, unless they are enlarged, and does not show in its surroundings.
@@ -171,18 +174,20 @@ class Restorer:
         for share in (strength, chroma):
             if not 0 <= share <= 1:
                 raise UsageError(f"strength must be from 0 (the input) to 1 (full), not {share:g}")
+        options: dict[str, Any] = {
+            "noise_level": noise_level,
+            "strength": strength,
+            "chroma": chroma,
+            "tta": tta,
+            "tile": tile,
+        }
         if image.ndim == 3 and image.shape[2] == 4:
-            inner = self.restore(
-                image[..., :3],
-                alpha=image[..., 3],
-                noise_level=noise_level,
-                strength=strength,
-                chroma=chroma,
-                tta=tta,
-                tile=tile,
-            )
+            inner = self.restore(image[..., :3], alpha=image[..., 3], **options)
             assert inner.alpha is not None
             return dataclasses.replace(inner, pixels=np.dstack((inner.pixels, inner.alpha)))
+        if image.ndim == 3 and is_gray(image):
+            inner = self.restore(np.ascontiguousarray(image[..., 0]), alpha=alpha, **options)
+            return dataclasses.replace(inner, pixels=np.repeat(inner.pixels[..., None], 3, axis=2))
         level = self.find_noise_level(image, noise_level)
         how = _Pass(level, strength, chroma, self.precision_for(image.dtype), tta)
         visible = image if alpha is None else bleed_alpha(image, alpha)
@@ -383,8 +388,8 @@ class Restorers:
         self.only = Restorer(weights, device=device, precision=precision, engine=engine) if weights else None
         self.bundled = bundled_weights()
 
-    def of(self, task: str, scale: int | None = None) -> Restorer:
-        """Return the network for a task, and for a scale if the task has several.
+    def of(self, task: str, scale: int | None = None, *, gray: bool = False) -> Restorer:
+        """Return the network for a task, and for a scale if the task has several; `gray` says that the picture is.
 
         Raises
         ------
@@ -392,7 +397,7 @@ class Restorers:
             If the weights given are for another task or scale, or none are bundled for these.
         """
         restorer = self.only or cached_restorer(
-            self._bundled_for(find_task(task), scale), self.device, self.precision, self.engine
+            self._bundled_for(find_task(task), scale, gray=gray), self.device, self.precision, self.engine
         )
         restorer.require(task, scale)
         return restorer
@@ -402,16 +407,16 @@ class Restorers:
         with contextlib.suppress(Exception):  # Whatever it is, running the network tells, or goes on with another.
             find_engines(self.engine, self.device, "fp32")[0].require()
 
-    def _bundled_for(self, task: Task, scale: int | None) -> str:
+    def _bundled_for(self, task: Task, scale: int | None, *, gray: bool) -> str:
         if not self.fast:
-            return own_weights(task, scale)
+            return own_weights(task, scale, gray=gray)
         name = task.weights_name(scale)
         if name + FAST in self.bundled:
             return name + FAST
         if name not in self._told:
             log.warning("no weights in int8 are bundled for %s: the full ones restore it, not --fast", name)
         self._told.add(name)
-        return own_weights(task, scale)
+        return own_weights(task, scale, gray=gray)
 
     @property
     def sha256(self) -> str:
@@ -427,8 +432,17 @@ class Restorers:
         return {self.only.task.name} if self.only else TASKS.keys() & self.bundled.keys()
 
 
-def own_weights(task: Task, scale: int | None = None, *, fast: bool = False) -> str:
-    """Return the name of the weights that are bundled for a task; `fast` those in int8.
+def own_weights(task: Task, scale: int | None = None, *, fast: bool = False, gray: bool = False) -> str:
+    """Return the name of the weights that are bundled for a task.
+
+    Parameters
+    ----------
+    task, scale
+        The task, and the scale if it has several.
+    fast
+        Those in int8.
+    gray
+        Those for gray pictures, if there are any and `fast` is not asked for.
 
     Raises
     ------
@@ -436,7 +450,10 @@ def own_weights(task: Task, scale: int | None = None, *, fast: bool = False) -> 
         If there are none; the message says how to train some.
     """
     name = task.weights_name(scale) + (FAST if fast else "")
-    if name not in bundled_weights():
+    bundled = bundled_weights()
+    if gray and name + GRAY in bundled:
+        return name + GRAY
+    if name not in bundled:
         if fast:
             raise UsageError(
                 f"no weights {name} are bundled: leave fast out, or make some by deconv compress"
@@ -510,6 +527,8 @@ def restore(
     ((96, 96), dtype('uint8'))
     """
     wanted = find_task(task or ("sr" if scale else "denoise"))
-    restorer = cached_restorer(weights or own_weights(wanted, scale, fast=fast), device, precision, engine)
+    check_image(image)
+    weights = weights or own_weights(wanted, scale, fast=fast, gray=is_gray(image))
+    restorer = cached_restorer(weights, device, precision, engine)
     restorer.require(task, scale)
     return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels

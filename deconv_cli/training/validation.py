@@ -12,6 +12,7 @@ from deconv_cli.images import from_float, to_float, upscale
 from deconv_cli.metrics import Protocol, psnr, ssim
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
+from deconv_cli.training.augmentation import to_gray
 from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.data import Pictures
 
@@ -68,11 +69,13 @@ def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case
     """Cut and degrade the validation crops, the same ones at every call.
 
     The levels are the task's report levels that lie in the range of the training, or the middle of the range. Pictures
-    that have degraded twins are taken with these, at their estimated levels.
+    that have degraded twins are taken with these, at their estimated levels. If all of the training is gray, they are.
     """
     low, high = config.level_range
     protocol = task.protocol(config.scale)
     crops = [centre_crop(pictures[index], config.multiple) for index in range(len(pictures))]
+    if config.gray_share == 1:
+        crops = [_without_colour(crop) for crop in crops]
     if pictures.twins:
         estimates = [min(max(pictures.level(index), low), high) for index in range(len(pictures))]
         mean = float(np.mean(estimates))
@@ -85,8 +88,17 @@ def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case
     for index, clean in enumerate(crops):
         for level in levels:
             rng = np.random.default_rng([SEED, index, round(level * 1000)])
-            cases.append(_make_case(clean, task.degrade(to_float(clean), level, rng), level, level, protocol))
+            image = to_float(clean)[..., :1] if config.gray_share == 1 else to_float(clean)
+            degraded = task.degrade(image, level, rng)
+            degraded = np.repeat(degraded, 3 // degraded.shape[2], axis=2)
+            cases.append(_make_case(clean, degraded, level, level, protocol))
     return cases
+
+
+def _without_colour(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn H x W x 3, and the degraded twin behind it, to gray in three equal channels."""
+    parts = [from_float(to_gray(to_float(part)), np.uint8) for part in np.split(crop, crop.shape[2] // 3, axis=2)]
+    return np.concatenate([np.repeat(part, 3, axis=2) for part in parts], axis=2)
 
 
 def _make_case(
