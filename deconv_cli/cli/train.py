@@ -66,7 +66,9 @@ def train(
             " classify: flip, rotate, colour, brightness, mixup, tilt or shift [flip,tilt,shift].",
         ),
     ] = None,
-    gray_share: Annotated[float | None, typer.Option(help="Share of patches turned to gray. [0.4]")] = None,
+    gray_share: Annotated[
+        float | None, typer.Option(help="Share of patches turned to gray; 1 makes a network of one channel. [0.4]")
+    ] = None,
     imbalance: Annotated[
         str | None,
         typer.Option(

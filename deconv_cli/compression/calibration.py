@@ -34,7 +34,7 @@ def draw_crops(pictures: Pictures, config: TrainConfig, task: Task, levels: Iter
 
 
 def run(network: RestorationNetwork, batch: Batch, task: Task) -> torch.Tensor:
-    """Restore the crops of one level: N x 3 x H x W."""
+    """Restore the crops of one level: N x channels x H x W."""
     restored: torch.Tensor = network(to_tensor(batch.degraded, CPU), condition_of(task, batch, CPU))
     return restored
 

@@ -308,7 +308,8 @@ def _by_batch(restorer: Restorer, rounds: int) -> dict[int, float]:
 def _random_weights(architecture: Architecture) -> Weights:
     """Return weights that have the right shapes: what they hold does not change the speed."""
     rng, width = np.random.default_rng(0), architecture.widths[0]
-    kernels = {"head": (width, architecture.channels + architecture.condition_planes), "tail": (3, width)}
+    channels = architecture.channels
+    kernels = {"head": (width, channels + architecture.condition_planes), "tail": (channels, width)}
     for block in range(architecture.blocks[0]):
         kernels |= {f"bottom.{block}.conv{number}": (width, width) for number in (1, 2)}
     parameters = {}

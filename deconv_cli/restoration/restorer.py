@@ -308,16 +308,19 @@ class Restorer:
     def _run_tile(self, patch: Pixels, how: _Pass) -> Pixels:
         """Restore one tile with its context; its sides are multiples of the network's stride."""
         given, scale = to_float(patch), self.description.scale
-        stacked = self._stack(given, how.noise_level)
         run = functools.partial(self.runner.run, precision=how.precision)
-        residual = (self_ensemble(run, stacked) if how.tta else run(stacked))[0]
+        run = functools.partial(self_ensemble, run) if how.tta else run
+        one_by_one = given.ndim == 3 and self.description.architecture.channels == 1
+        parts = list(given.transpose(2, 0, 1)) if one_by_one else [given]
+        residuals = [run(self._stack(part, how.noise_level))[0] for part in parts]
+        residual = np.concatenate(residuals) if one_by_one else residuals[0]
         added = residual.mean(0) if patch.ndim == 2 else residual.transpose(1, 2, 0)
         level = how.noise_level if scale == 1 else None
         blended = blend(upscale(given, scale), added, strength=how.strength, chroma=how.chroma, noise_level=level)
         return from_float(blended, patch.dtype)
 
     def _stack(self, image: NDArray[np.float32], noise_level: float | None) -> NDArray[np.float32]:
-        """Return what the network sees: the colours, three equal ones of a gray picture, and what it is told."""
+        """Return what the network sees: its channels, equal ones of a gray picture, and what it is told."""
         architecture = self.description.architecture
         planes = architecture.channels + architecture.condition_planes
         stacked = np.empty((1, planes, *image.shape[:2]), np.float32)

@@ -167,7 +167,8 @@ class TrainConfig(FitConfig):
         Lowest and highest degradation level, sampled uniformly; empty means the task's own, which is the scale for
         super-resolution.
     gray_share
-        Share of patches turned to gray, so that one model serves gray pictures too.
+        Share of patches turned to gray, so that one model serves gray pictures too. With 1 the network has one
+        channel.
     loss
         Mean over pixels of |error| (l1), sqrt(error^2 + 1e-6) (charbonnier) or error^2 (mse); or mean over patches
         of the square root of their mse (rmse), which is what PSNR is of, and pulls at patches of all levels alike.
@@ -216,8 +217,8 @@ class TrainConfig(FitConfig):
     @property
     def architecture(self) -> Architecture:
         """The shape of the network to train."""
-        planes = find_task(self.task).condition_planes
-        return dataclasses.replace(super().architecture, condition_planes=planes, scale=self.scale)
+        planes, channels = find_task(self.task).condition_planes, 1 if self.gray_share == 1 else 3
+        return dataclasses.replace(super().architecture, condition_planes=planes, scale=self.scale, channels=channels)
 
     @property
     def multiple(self) -> int:

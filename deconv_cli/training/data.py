@@ -208,7 +208,7 @@ class Batch:
     Attributes
     ----------
     degraded, clean
-        N x S x S x 3, float32, nominally 0..1; S of `degraded` is smaller by the scale.
+        N x S x S x C, float32, nominally 0..1; S of `degraded` is smaller by the scale, C is the network's.
     levels
         N, float32: degradation level of each patch in the task's unit.
     """
@@ -241,7 +241,7 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
 
     Every pixel of the set is equally likely to be drawn, whatever the size of its picture.
     """
-    rng = np.random.default_rng([config.seed, step])
+    rng, channels = np.random.default_rng([config.seed, step]), config.architecture.channels
     areas = pictures.sizes.prod(axis=1).astype(np.float64)
     low, high = config.level_range
     degraded, clean, levels = [], [], []
@@ -266,8 +266,8 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
             source = cutblur(source, target, rng)
         if "border" in config.augment:
             source, target = mirror_border(source, target, rng)
-        degraded.append(np.broadcast_to(source, (*source.shape[:2], 3)))
-        clean.append(np.broadcast_to(target, (*target.shape[:2], 3)))
+        degraded.append(np.broadcast_to(source, (*source.shape[:2], channels)))
+        clean.append(np.broadcast_to(target, (*target.shape[:2], channels)))
         levels.append(level)
     return Batch(np.stack(degraded), np.stack(clean), np.array(levels, np.float32))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import write_atomically
-from deconv_cli.network.description import Description
+from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.device import find_precision
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
@@ -363,30 +363,44 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     """Read the parameters to start from.
 
     A network may start from another task's of the same widths: a blind one from a conditioned one, one that enlarges
-    from one of another scale (the last layer is new), and one with more blocks from one with fewer, pruned or not
-    (blocks beyond those are new, and near the identity).
+    from one of another scale (the last layer is new), one of a single channel from one of three, to which it does the
+    same as that to three equal ones, and one with more blocks from one with fewer, pruned or not (blocks beyond those
+    are new, and near the identity).
     """
     weights = load_weights(path)
     theirs, ours = weights.description.architecture, config.architecture
-    free = {name: getattr(ours, name) for name in ("condition_planes", "scale", "blocks", "inner")}
+    free = {name: getattr(ours, name) for name in ("condition_planes", "scale", "channels", "blocks", "inner")}
     alike = theirs.widths == ours.widths and dataclasses.replace(theirs, **free) == ours
     grown = theirs.residual_blocks.items() <= ours.residual_blocks.items()
-    if not (alike and grown) or theirs.condition_planes < ours.condition_planes:
+    larger = theirs.condition_planes >= ours.condition_planes and theirs.channels >= ours.channels
+    if not (alike and grown and larger):
         raise UsageError(f"{path}: its network is {theirs}, from which the {ours} asked for cannot start")
     taken = {name: torch.from_numpy(array) for name, array in weights.parameters.items()}
+    if ours.channels < theirs.channels:
+        _use_one_channel(taken, theirs)
     taken["head.weight"] = taken["head.weight"][:, : ours.channels + ours.condition_planes]
     if theirs.scale != ours.scale:
         del taken["tail.weight"], taken["tail.bias"]
     return {**new_state(config, torch.device("cpu")).network.state_dict(), **taken}
 
 
+def _use_one_channel(parameters: dict[str, Tensor], architecture: Architecture) -> None:
+    """Turn the first and last layer into those that see one channel instead of equal ones, and make their mean."""
+    head, colours = parameters["head.weight"], architecture.channels
+    parameters["head.weight"] = torch.cat((head[:, :colours].sum(1, keepdim=True), head[:, colours:]), 1)
+    transposed = architecture.scale > 1 or architecture.layout == "rednet"
+    parameters["tail.weight"] = parameters["tail.weight"].mean(int(transposed), keepdim=True)
+    parameters["tail.bias"] = parameters["tail.bias"].mean(0, keepdim=True)
+
+
 def _find_teacher(weights: Weights, config: TrainConfig, device: torch.device) -> Teacher:
     """Build the teacher, refusing one that does something else than what is to be learned."""
     theirs, ours = weights.description, config.architecture
-    same = (theirs.task, theirs.architecture.scale) == (config.task, ours.scale)
-    if not same or theirs.architecture.condition_planes != ours.condition_planes:
+    shape = theirs.architecture
+    if (theirs.task, shape.scale, shape.channels) != (config.task, ours.scale, ours.channels):
         raise UsageError(
-            f"{theirs.name}: cannot teach {config.task} at scale {ours.scale}: it was trained for another task"
+            f"{theirs.name}: cannot teach {config.task} at scale {ours.scale} in {ours.channels} channels: it does"
+            f" {theirs.task} at scale {shape.scale} in {shape.channels}"
         )
     return Teacher(weights.build(), device, find_precision(config.precision, device), config.augment)
 

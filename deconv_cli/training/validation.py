@@ -28,9 +28,9 @@ class Case:
     Attributes
     ----------
     clean
-        H x W x 3, uint8.
+        H x W x 3, or H x W for a network of one channel; uint8.
     degraded
-        H x W x 3, float32, nominally 0..1; smaller by the scale.
+        H x W x C, float32, nominally 0..1; smaller by the scale, C is the network's.
     level
         Degradation level in the task's unit.
     reported
@@ -50,7 +50,7 @@ class Case:
     input_ssim: float
 
     def score(self, restored: NDArray[np.float32]) -> tuple[float, float]:
-        """Return PSNR and SSIM of a result, rounded to 8 bits."""
+        """Return PSNR and SSIM of a result, H x W x C, rounded to 8 bits."""
         return score_rounded(self.clean, restored, self.protocol)
 
 
@@ -69,18 +69,18 @@ def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case
     """Cut and degrade the validation crops, the same ones at every call.
 
     The levels are the task's report levels that lie in the range of the training, or the middle of the range. Pictures
-    that have degraded twins are taken with these, at their estimated levels. If all of the training is gray, they are.
+    that have degraded twins are taken with these, at their estimated levels.
     """
     low, high = config.level_range
-    protocol = task.protocol(config.scale)
+    protocol, channels = task.protocol(config.scale), config.architecture.channels
     crops = [centre_crop(pictures[index], config.multiple) for index in range(len(pictures))]
-    if config.gray_share == 1:
-        crops = [_without_colour(crop) for crop in crops]
+    if channels == 1:
+        crops = [np.dstack([from_float(to_gray(to_float(part)), np.uint8) for part in _parts(crop)]) for crop in crops]
     if pictures.twins:
         estimates = [min(max(pictures.level(index), low), high) for index in range(len(pictures))]
         mean = float(np.mean(estimates))
         return [
-            _make_case(crop[..., :3], to_float(crop[..., 3:]), at, mean, protocol)
+            _make_case(crop[..., :channels], to_float(crop[..., channels:]), at, mean, protocol)
             for crop, at in zip(crops, estimates, strict=True)
         ]
     levels = [level for level in task.report_levels if low <= level <= high] or [(low + high) / 2]
@@ -88,29 +88,26 @@ def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case
     for index, clean in enumerate(crops):
         for level in levels:
             rng = np.random.default_rng([SEED, index, round(level * 1000)])
-            image = to_float(clean)[..., :1] if config.gray_share == 1 else to_float(clean)
-            degraded = task.degrade(image, level, rng)
-            degraded = np.repeat(degraded, 3 // degraded.shape[2], axis=2)
-            cases.append(_make_case(clean, degraded, level, level, protocol))
+            cases.append(_make_case(clean, task.degrade(to_float(clean), level, rng), level, level, protocol))
     return cases
 
 
-def _without_colour(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn H x W x 3, and the degraded twin behind it, to gray in three equal channels."""
-    parts = [from_float(to_gray(to_float(part)), np.uint8) for part in np.split(crop, crop.shape[2] // 3, axis=2)]
-    return np.concatenate([np.repeat(part, 3, axis=2) for part in parts], axis=2)
+def _parts(crop: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Split H x W x 6 into a picture and its degraded twin; H x W x 3 is a picture."""
+    return np.split(crop, crop.shape[2] // 3, axis=2)
 
 
 def _make_case(
     clean: NDArray[np.uint8], degraded: NDArray[np.float32], level: float, reported: float, protocol: Protocol
 ) -> Case:
     baseline = upscale(degraded, clean.shape[0] // degraded.shape[0])
+    clean = clean[..., 0] if clean.shape[2] == 1 else clean
     return Case(clean, degraded, level, reported, protocol, *score_rounded(clean, baseline, protocol))
 
 
 def score_rounded(clean: NDArray[np.uint8], image: NDArray[np.float32], protocol: Protocol) -> tuple[float, float]:
     """Return PSNR and SSIM of a picture in float after rounding it to the 8 bits of the clean one."""
-    rounded = from_float(image, np.uint8)
+    rounded = from_float(image.reshape(clean.shape), np.uint8)
     channel, crop = protocol.channel, protocol.crop
     return psnr(clean, rounded, channel=channel, crop=crop), ssim(clean, rounded, channel=channel, crop=crop)
 
