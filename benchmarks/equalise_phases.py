@@ -1,6 +1,6 @@
 """Take out of the last layer of a super-resolution what it adds to noise on some pixels of its grid and not on others.
 
-python benchmarks/equalise_phases.py sr-x2-stage4.safetensors data/train/bsds396 --out sr-x2.safetensors
+python benchmarks/equalise_phases.py sr-x2-trained.safetensors data/train/bsds396 --out sr-x2-stage4.safetensors
 
 The last layer makes scale x scale pixels out of every feature vector, each by a matrix of its own, and nothing in
 pictures asks that all answer noise alike. In the mean over noise the features are m, and the answers d beside their

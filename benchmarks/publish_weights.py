@@ -138,7 +138,7 @@ def training(weights: Weights) -> str:
     """Say in a line of the card how the weights were trained."""
     recipe = weights.recipe
     start = f" --init {recipe['init']}" if recipe["init"] else ""
-    start += f" --teacher {recipe['teacher'].split()[0]}" if recipe.get("teacher") else ""
+    start += f" --teacher {recipe['teacher'].split()[0]}.safetensors" if recipe.get("teacher") else ""
     return (
         f"* Trained in {recipe['step']} steps of {recipe['seconds'] / 60:.0f} minutes, by"
         f" `deconv train {' '.join(recipe['folders'])} --config weights/{weights.description.name}.toml{start}`."
