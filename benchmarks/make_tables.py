@@ -14,7 +14,6 @@ from typing import Any
 
 from deconv_cli.network.bundled import bundled_weights
 from deconv_cli.network.weights import Weights, load_weights
-from deconv_cli.restoration.restorer import GRAY
 from deconv_cli.tasks import TASKS
 
 HERE = Path(__file__).resolve().parent
@@ -50,32 +49,17 @@ def page() -> str:
     bundled = [load_weights(entry.path) for entry in bundled_weights().values()]
     parts = [INTRODUCTION]
     for name, task in TASKS.items():
-        own = {task.weights_name(scale) + kind for scale in task.scales for kind in ("", GRAY)}
+        own = {task.weights_name(scale) for scale in task.scales}
         weights = [entry for entry in bundled if entry.description.name in own]
-        weights.sort(key=lambda entry: (entry.description.scale, entry.description.name))
+        weights.sort(key=lambda entry: entry.description.scale)
         parts.append(f"## {TITLES[name]}\n")
         if not weights:
             parts.append(f"No weights are bundled yet. `deconv train ./images --task {name}` trains some.\n")
         for entry in weights:
-            others = tables_of(weights, entry.description.name + GRAY)
-            parts += [
-                table(entry, result, published, task.level_name)
-                for result in entry.scores.get("bench", [])
-                if (result["pictures_name"], result["flags"]) not in others
-            ]
+            parts += [table(entry, result, published, task.level_name) for result in entry.scores.get("bench", [])]
     parts.append("## Sources\n")
     parts += sorted({f"* {network['name'].partition(' (')[0]}: {network['source']}" for network in published})
     return "\n".join(parts) + "\n"
-
-
-def tables_of(weights: list[Weights], name: str) -> set[tuple[str, str]]:
-    """Return folder and flags of all that the weights of a name were measured on; empty if there are none."""
-    return {
-        (result["pictures_name"], result["flags"])
-        for entry in weights
-        if entry.description.name == name
-        for result in entry.scores.get("bench", [])
-    }
 
 
 def table(weights: Weights, result: dict[str, Any], published: list[dict[str, Any]], level_name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -112,16 +111,14 @@ def bench(
     from deconv_cli.evaluation.bench import Conditions
     from deconv_cli.evaluation.bench import bench as measure
     from deconv_cli.images import find_pictures, write_atomically
-    from deconv_cli.network.bundled import bundled_weights
-    from deconv_cli.restoration.restorer import GRAY, Restorer
+    from deconv_cli.restoration.restorer import Restorer
     from deconv_cli.tasks import find_task
 
     paths = find_pictures(folder, recursive=recursive)
     if not paths:
         raise NoPicturesError(f"{folder}: no picture was found in this folder")
     names = weights or _own_weights(task or ("sr" if scale else "denoise"), scale, required=not against)
-    build = functools.partial(Restorer, device=device, precision=precision, engine=engine)
-    restorers = {name: build(name) for name in names}
+    restorers = {name: Restorer(name, device=device, precision=precision, engine=engine) for name in names}
     first = next(iter(restorers.values()), None)
     aim = find_task(task or ("sr" if scale else first.task.name if first else "denoise"))
     conditions = Conditions(
@@ -131,12 +128,11 @@ def bench(
         subsampling=cast(Literal["4:2:0", "4:4:4"] | None, subsampling),
         channel=channel,
     )
-    for_gray = {} if weights else {name: build(name + GRAY) for name in names if name + GRAY in bundled_weights()}
     if chosen and aim.name == "sr":
         raise UsageError("the level of super-resolution is its scale: give --scale instead of --levels")
     result = measure(
         paths,
-        _methods(restorers, for_gray, (against or "").split(",") if against else [], conditions, tta=tta),
+        _methods(restorers, (against or "").split(",") if against else [], conditions, tta=tta),
         conditions,
         [conditions.scale] if aim.name == "sr" else chosen or aim.report_levels,
         progress=lambda items: streams.track(items, len(items), "picture"),
@@ -151,8 +147,7 @@ def bench(
         return
     streams.table(cells_table(result.cells(aim.level_name)))
     precisions = ", ".join(f"{name} in {value}" for name, value in result.precisions.items())
-    notes = [f"{name} takes {name + GRAY} for gray pictures" for name in for_gray]
-    streams.data("; ".join([f"{result.pictures} pictures", result.conditions, precisions, *notes]))
+    streams.data(f"{result.pictures} pictures; {result.conditions}; {precisions}")
 
 
 def _time_engines(streams: Streams, weights: list[str], device: str, rounds: int, *, json: bool) -> None:
@@ -206,12 +201,7 @@ def _own_weights(task: str, scale: int | None, *, required: bool) -> list[str]:
 
 
 def _methods(
-    restorers: dict[str, Restorer],
-    for_gray: dict[str, Restorer],
-    classical: list[str],
-    conditions: Conditions,
-    *,
-    tta: bool,
+    restorers: dict[str, Restorer], classical: list[str], conditions: Conditions, *, tta: bool
 ) -> list[Method]:
     from deconv_cli.evaluation.bench import Method
 
@@ -220,7 +210,7 @@ def _methods(
     stems = [Path(name).stem for name in restorers]
     unique = len(set(stems)) == len(stems)
     methods = [
-        Method.of_weights(restorer, stem if unique else name, gray=for_gray.get(name), tta=tta)
+        Method.of_weights(restorer, stem if unique else name, tta=tta)
         for (name, restorer), stem in zip(restorers.items(), stems, strict=True)
     ]
     return methods + [Method.classical(name.strip(), conditions.scale) for name in classical]

@@ -18,7 +18,7 @@ from deconv_cli.degradation.jpeg import Subsampling, compress_jpeg
 from deconv_cli.degradation.noise import LEVEL_SCALE
 from deconv_cli.errors import UsageError
 from deconv_cli.evaluation.classical import find_classical
-from deconv_cli.images import crop_to_multiple, from_float, is_gray, read_frame, to_float, upscale
+from deconv_cli.images import crop_to_multiple, from_float, read_frame, to_float, upscale
 from deconv_cli.metrics import Protocol, psnr, ssim, to_luma
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.tasks import Task
@@ -56,13 +56,12 @@ class Method:
     precision: str = "float64"
 
     @classmethod
-    def of_weights(cls, restorer: Restorer, name: str, *, gray: Restorer | None = None, tta: bool = False) -> Method:
-        """Make the method that a network is; with another one for gray pictures, if there is one."""
+    def of_weights(cls, restorer: Restorer, name: str, *, tta: bool = False) -> Method:
+        """Make the method that a network is."""
         blind = restorer.task.condition_scale is None
 
         def restore(image: Floats, level: float) -> Floats:
-            chosen = gray if gray and is_gray(image) else restorer
-            pixels: Floats = chosen.restore(image, noise_level="auto" if blind else level, tta=tta).pixels
+            pixels: Floats = restorer.restore(image, noise_level="auto" if blind else level, tta=tta).pixels
             return pixels
 
         precision = restorer.precision_for(np.dtype(np.float32))

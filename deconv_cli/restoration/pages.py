@@ -11,7 +11,7 @@ import numpy as np
 
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import Encoding, Frame, is_gray
+from deconv_cli.images import Encoding, Frame
 from deconv_cli.images.tiff import GEOMETRY_TAGS
 from deconv_cli.restoration.decision import Decision, decide
 
@@ -160,7 +160,7 @@ def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, 
         return cut(frame, options.crop), done
     task = decision.task if decision else "denoise" if options.task == "auto" else options.task
     assert task
-    restorer = restorers.of(task, options.scale, gray=frame.black is None and is_gray(frame.pixels))
+    restorer = restorers.of(task, options.scale)
     frame, largest = _normalised(frame)
     level: float | Literal["auto"] | None = options.noise_level
     if decision and restorer.task.condition_scale is not None:

@@ -36,8 +36,6 @@ would be an edge, and discolour what lies beside it."""
 
 FAST = "-int8"
 """What the names of the bundled weights in int8 end in."""
-GRAY = "-gray"
-"""What the names of the bundled weights for gray pictures end in."""
 
 log = logging.getLogger(__name__)
 
@@ -391,8 +389,8 @@ class Restorers:
         self.only = Restorer(weights, device=device, precision=precision, engine=engine) if weights else None
         self.bundled = bundled_weights()
 
-    def of(self, task: str, scale: int | None = None, *, gray: bool = False) -> Restorer:
-        """Return the network for a task, and for a scale if the task has several; `gray` says that the picture is.
+    def of(self, task: str, scale: int | None = None) -> Restorer:
+        """Return the network for a task, and for a scale if the task has several.
 
         Raises
         ------
@@ -400,7 +398,7 @@ class Restorers:
             If the weights given are for another task or scale, or none are bundled for these.
         """
         restorer = self.only or cached_restorer(
-            self._bundled_for(find_task(task), scale, gray=gray), self.device, self.precision, self.engine
+            self._bundled_for(find_task(task), scale), self.device, self.precision, self.engine
         )
         restorer.require(task, scale)
         return restorer
@@ -410,16 +408,16 @@ class Restorers:
         with contextlib.suppress(Exception):  # Whatever it is, running the network tells, or goes on with another.
             find_engines(self.engine, self.device, "fp32")[0].require()
 
-    def _bundled_for(self, task: Task, scale: int | None, *, gray: bool) -> str:
+    def _bundled_for(self, task: Task, scale: int | None) -> str:
         if not self.fast:
-            return own_weights(task, scale, gray=gray)
+            return own_weights(task, scale)
         name = task.weights_name(scale)
         if name + FAST in self.bundled:
             return name + FAST
         if name not in self._told:
             log.warning("no weights in int8 are bundled for %s: the full ones restore it, not --fast", name)
         self._told.add(name)
-        return own_weights(task, scale, gray=gray)
+        return own_weights(task, scale)
 
     @property
     def sha256(self) -> str:
@@ -435,17 +433,8 @@ class Restorers:
         return {self.only.task.name} if self.only else TASKS.keys() & self.bundled.keys()
 
 
-def own_weights(task: Task, scale: int | None = None, *, fast: bool = False, gray: bool = False) -> str:
-    """Return the name of the weights that are bundled for a task.
-
-    Parameters
-    ----------
-    task, scale
-        The task, and the scale if it has several.
-    fast
-        Those in int8.
-    gray
-        Those for gray pictures, if there are any and `fast` is not asked for.
+def own_weights(task: Task, scale: int | None = None, *, fast: bool = False) -> str:
+    """Return the name of the weights that are bundled for a task; `fast` those in int8.
 
     Raises
     ------
@@ -453,10 +442,7 @@ def own_weights(task: Task, scale: int | None = None, *, fast: bool = False, gra
         If there are none; the message says how to train some.
     """
     name = task.weights_name(scale) + (FAST if fast else "")
-    bundled = bundled_weights()
-    if gray and name + GRAY in bundled:
-        return name + GRAY
-    if name not in bundled:
+    if name not in bundled_weights():
         if fast:
             raise UsageError(
                 f"no weights {name} are bundled: leave fast out, or make some by deconv compress"
@@ -530,8 +516,6 @@ def restore(
     ((96, 96), dtype('uint8'))
     """
     wanted = find_task(task or ("sr" if scale else "denoise"))
-    check_image(image)
-    weights = weights or own_weights(wanted, scale, fast=fast, gray=is_gray(image))
-    restorer = cached_restorer(weights, device, precision, engine)
+    restorer = cached_restorer(weights or own_weights(wanted, scale, fast=fast), device, precision, engine)
     restorer.require(task, scale)
     return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels
