@@ -402,6 +402,8 @@ def _find_teacher(weights: Weights, config: TrainConfig, device: torch.device) -
             f"{theirs.name}: cannot teach {config.task} at scale {ours.scale} in {ours.channels} channels: it does"
             f" {theirs.task} at scale {shape.scale} in {shape.channels}"
         )
+    if config.patch % (multiple := shape.size_multiple * shape.scale):
+        raise UsageError(f"{theirs.name}: to learn from it, patch must be a multiple of {multiple}, its total stride")
     return Teacher(weights.build(), device, find_precision(config.precision, device), config.augment)
 
 
