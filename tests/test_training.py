@@ -409,6 +409,7 @@ def test_a_teacher_of_another_task_is_refused(run, pictures, tmp_path):
     ran = run("train", pictures, "--scale", 2, "--steps", 4, "--teacher", "sr-x3", "--out", tmp_path / "w.safetensors")
     assert ran.code == 2
     assert "sr-x3: cannot teach sr at scale 2" in ran.stderr
+    assert not list(tmp_path.iterdir())
     small = ("--widths", "8", "--blocks", "1", "--patch", 30, "--steps", 4)
     ran = run("train", pictures, *small, "--teacher", "denoise", "--out", tmp_path / "w.safetensors")
     assert ran.code == 2

@@ -196,7 +196,6 @@ def train(
     if unsuited:
         raise UsageError(f"{paired}: {', '.join(unsuited)} would change the degradation of the pairs; leave them out")
     train_paths, validation_paths = split_pictures(folders, validation)
-    _make_run_folder(files)
     twins = find_twins([*folders, *([validation] if validation else [])], paired) if paired else None
     pictures = PictureSet(train_paths, config.patch, twins)
     held_out = PictureSet(validation_paths, config.multiple, twins)
@@ -205,6 +204,7 @@ def train(
     parameters = _initial_parameters(init, config) if init else None
     guide = _find_teacher(teacher, config, device) if teacher else None
     fingerprint = pictures.fingerprint + (teacher.sha256[:16] if teacher else "")
+    _make_run_folder(files)
     if resume:
         if read_config(resume)[1] != fingerprint:
             raise UsageError(
