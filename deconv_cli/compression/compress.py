@@ -304,6 +304,7 @@ def _finetune(
         init=start,
         adapt=adapt,
         teacher=teacher,
+        self_ensemble=False,  # In few steps more is won by a target that does not turn: docs/compression.md.
         report=callbacks.trained,
         stop=callbacks.stop,
     )

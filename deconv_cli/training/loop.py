@@ -143,6 +143,7 @@ def train(
     watch_gradients: bool = False,
     adapt: Callable[[RestorationNetwork], None] = lambda _: None,
     teacher: Weights | None = None,
+    self_ensemble: bool = True,
     device: torch.device | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -174,6 +175,8 @@ def train(
         to be trained away.
     teacher
         Weights whose results are to be learned instead of the clean pictures; see `deconv_cli.training.teacher`.
+    self_ensemble
+        Learn the teacher's results in all orientations that `config.augment` makes, not in one.
     device
         Where to train; the processor by default.
     report
@@ -202,7 +205,7 @@ def train(
     cases = make_cases(held_out, task, config)
 
     parameters = _initial_parameters(init, config) if init else None
-    guide = _find_teacher(teacher, config, device) if teacher else None
+    guide = _find_teacher(teacher, config, device, self_ensemble=self_ensemble) if teacher else None
     fingerprint = pictures.fingerprint + (teacher.sha256[:16] if teacher else "")
     _make_run_folder(files)
     if resume:
@@ -393,7 +396,7 @@ def _use_one_channel(parameters: dict[str, Tensor], architecture: Architecture) 
     parameters["tail.bias"] = parameters["tail.bias"].mean(0, keepdim=True)
 
 
-def _find_teacher(weights: Weights, config: TrainConfig, device: torch.device) -> Teacher:
+def _find_teacher(weights: Weights, config: TrainConfig, device: torch.device, *, self_ensemble: bool) -> Teacher:
     """Build the teacher, refusing one that does something else than what is to be learned."""
     theirs, ours = weights.description, config.architecture
     shape = theirs.architecture
@@ -404,7 +407,8 @@ def _find_teacher(weights: Weights, config: TrainConfig, device: torch.device) -
         )
     if config.patch % (multiple := shape.size_multiple * shape.scale):
         raise UsageError(f"{theirs.name}: to learn from it, patch must be a multiple of {multiple}, its total stride")
-    return Teacher(weights.build(), device, find_precision(config.precision, device), config.augment)
+    orientations = config.augment if self_ensemble else ()
+    return Teacher(weights.build(), device, find_precision(config.precision, device), orientations)
 
 
 def _make_run_folder(files: RunFiles) -> None:
