@@ -14,7 +14,9 @@ from skimage import data
 
 from deconv_cli.network import export as export_module
 from deconv_cli.network.bundled import bundled_weights
-from deconv_cli.network.weights import load_weights
+from deconv_cli.network.description import Architecture, Description
+from deconv_cli.network.encoder_decoder import build_network
+from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
 from deconv_cli.restoration.restorer import Restorer
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -49,6 +51,18 @@ def test_a_model_runs_elsewhere_at_every_size(run, tmp_path, tiny_weights, model
         worst = np.abs(runs(out, x) - expected).max() / np.abs(expected).max()
         assert worst < {"fp32": 1e-5, "fp16": 2e-3, "bf16": 2e-2}[precision]
     assert {"fp32": 0, "fp16": 1e-6, "bf16": 1e-4}[precision] <= worst
+
+
+@pytest.mark.parametrize(("model_format", "suffix"), [("onnx", "onnx"), ("openvino", "xml")])
+def test_a_network_of_one_channel_is_exported(run, tmp_path, model_format, suffix):
+    torch.manual_seed(0)
+    architecture = Architecture(widths=(4, 6), blocks=(1, 1), channels=1)
+    parameters = to_parameters(build_network(architecture).state_dict())
+    source = tmp_path / "gray.safetensors"
+    save_weights(source, Weights(Description("gray", "denoise", architecture, (0.0, 75.0)), parameters))
+    ran = run("export", source, "--format", model_format, "--out", tmp_path / f"model.{suffix}", "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.json["difference"].keys() == {"random", "photograph"}
 
 
 @pytest.mark.parametrize(("suffix", "runs"), [("onnx", run_onnx), ("xml", run_openvino)])

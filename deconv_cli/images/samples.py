@@ -37,13 +37,13 @@ def from_float(image: NDArray[np.float32], dtype: np.dtype[Any] | type[np.generi
 
 
 def is_gray(pixels: NDArray[Any]) -> bool:
-    """Tell whether a picture, H x W, or H x W x 3 or 4 (alpha last), has no colour: one channel, or three equal ones.
+    """Tell whether a picture, H x W or H x W x 3, has no colour: one channel, or three equal ones.
 
     >>> is_gray(np.full((4, 4, 3), 7)), is_gray(np.arange(48).reshape(4, 4, 3))
     (True, False)
     """
     # The first row tells of most pictures.
-    return pixels.ndim == 2 or all(bool((part[..., 1:3] == part[..., :1]).all()) for part in (pixels[:1], pixels))
+    return pixels.ndim == 2 or all(bool((part[..., 1:] == part[..., :1]).all()) for part in (pixels[:1], pixels))
 
 
 def widen(samples: NDArray[Any], bits: int) -> NDArray[Any]:

@@ -134,7 +134,7 @@ def compare(weights: Weights, run: Run, precision: str) -> dict[str, float]:
     rng = np.random.default_rng(0)
     inputs = {
         "random": rng.random((2, architecture.channels, side, side), np.float32),
-        "photograph": np.ascontiguousarray(photograph.transpose(2, 0, 1)[None]),
+        "photograph": np.ascontiguousarray(photograph.transpose(2, 0, 1)[None, : architecture.channels]),
     }
     network, differences = weights.build(), {}
     for name, image in inputs.items():
