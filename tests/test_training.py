@@ -23,6 +23,8 @@ from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.restoration.running import self_ensemble
 from deconv_cli.tasks import find_task
 from deconv_cli.training import loop, step
+from deconv_cli.training import optimizer as optimizer_module
+from deconv_cli.training.checkpoint import new_state
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
@@ -466,16 +468,35 @@ def test_gray_patches_carry_one_noise_in_three_channels(pictures):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
-def test_orthogonalised_matrices_have_singular_values_near_one(count, rows, columns, seed):
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31), st.booleans())
+def test_orthogonalised_matrices_have_singular_values_near_one(count, rows, columns, seed, bf16):
     matrices = torch.randn(count, rows, columns, generator=torch.Generator().manual_seed(seed))
     values = torch.linalg.svdvals(matrices)
-    result = orthogonalise(matrices) / max(1, rows / columns) ** 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizer_module, "has_fast_bf16", lambda _: bf16)
+        result = orthogonalise(matrices) / max(1, rows / columns) ** 0.5
     after = torch.linalg.svdvals(result)
     assert after.max() < 1.3
     # Five steps lift singular values down to about a hundredth of the norm.
     norms = torch.linalg.matrix_norm(matrices)[:, None]
     assert after[values > 0.05 * norms].min() > 0.5
+
+
+@pytest.mark.parametrize(("capability", "layout"), [("AVX2", "contiguous_format"), ("AVX512", "channels_last")])
+def test_the_layout_of_a_training_suits_the_processor_and_changes_no_result(pictures, monkeypatch, capability, layout):
+    task, cpu = find_task("denoise"), torch.device("cpu")
+    batch = draw_batch(PictureSet(sorted(pictures.iterdir()), 16), TINY_CONFIG, task, 0)
+    expected = new_state(TINY_CONFIG, cpu)
+    expected_loss, _ = step.train_step(expected, batch, TINY_CONFIG, task, cpu)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    state = new_state(TINY_CONFIG, cpu)
+    loss, _ = step.train_step(state, batch, TINY_CONFIG, task, cpu)
+    memory_format = getattr(torch, layout)
+    assert all(
+        values.is_contiguous(memory_format=memory_format) for values in state.average.values() if values.ndim == 4
+    )
+    assert step.to_tensor(batch.clean, cpu).is_contiguous(memory_format=memory_format)
+    assert loss == pytest.approx(expected_loss, rel=1e-4)
 
 
 def test_muon_descends():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from ctypes.util import find_library
 from pathlib import Path
@@ -104,6 +105,18 @@ def has_native_int8() -> bool:
     return any(map(_torch_says, probes))
 
 
+def training_layout(device: torch.device) -> torch.memory_format:
+    """Return how features lie in memory where the steps of a training are fastest.
+
+    Channels-last, but on x86 without AVX-512, whose kernels (of oneDNN) for the gradient of a convolution's kernel take
+    half as long again that way; forward it makes no difference there.
+    """
+    import torch
+
+    avx2_alone = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return torch.contiguous_format if avx2_alone else torch.channels_last
+
+
 def _torch_says(probe: str) -> bool:
     """Ask torch, which has no public question for this; an older release that lacks it answers no."""
     import torch
@@ -114,10 +127,10 @@ def _torch_says(probe: str) -> bool:
 def processor() -> dict[str, str]:
     """Return what Linux says of the first processor, under names such as ``model name``; elsewhere nothing."""
     try:
-        first, _, _ = PROCESSOR.read_text().partition("\n\n")
+        with PROCESSOR.open() as file:  # Every core has a paragraph: on a server, a long file.
+            lines = [line.partition(":") for line in itertools.takewhile(str.strip, file)]
     except OSError:
         return {}
-    lines = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in lines}
 
 

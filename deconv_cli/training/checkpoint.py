@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import write_atomically
+from deconv_cli.network.device import training_layout
 from deconv_cli.network.encoder_decoder import RestorationNetwork, build_network
 from deconv_cli.training.config import TrainConfig, config_from_dict
 from deconv_cli.training.optimizer import build_optimizers
@@ -59,7 +60,7 @@ def new_state(config: TrainConfig, device: torch.device, parameters: dict[str, T
         network = build_network(config.architecture, config.initialisation, config.residual_gain)
     if parameters is not None:
         network.load_state_dict(parameters)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=training_layout(device))  # type: ignore[call-overload]
     average = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     return TrainState(network, average, build_optimizers(network, config))
 

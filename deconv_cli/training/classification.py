@@ -20,7 +20,7 @@ from deconv_cli.errors import DeconvError
 from deconv_cli.images import to_float, write_atomically
 from deconv_cli.network.classifier import Classifier, build_classifier, class_probabilities
 from deconv_cli.network.description import Description
-from deconv_cli.network.device import find_precision
+from deconv_cli.network.device import find_precision, training_layout
 from deconv_cli.network.weights import Weights, save_weights, to_parameters
 from deconv_cli.training.config import ClassifyConfig
 from deconv_cli.training.gradient_health import GradientWatch, finite
@@ -124,7 +124,7 @@ def new_classifier(config: ClassifyConfig, classes: int, device: torch.device) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_classifier(config.architecture, classes, config.initialisation, config.residual_gain)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=training_layout(device))  # type: ignore[call-overload]
     return ClassifierState(network, build_optimizers(network, config))
 
 

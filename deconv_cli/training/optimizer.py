@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from deconv_cli.network.device import has_fast_bf16
 from deconv_cli.training.config import FitConfig
 
 
@@ -15,7 +16,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: every kernel moves by a matrix whose singular values are all near one.
 
     After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks" (Nesterov momentum, five
-    Newton-Schulz steps in bfloat16). A kernel is taken as a matrix of its first axis by the rest, which for the 2 x 2
+    Newton-Schulz steps). A kernel is taken as a matrix of its first axis by the rest, which for the 2 x 2
     kernels with stride 2 is the linear map between the levels itself, up or down. PyTorch's own Muon takes matrices
     only.
 
@@ -60,11 +61,13 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Replace the singular values of N matrices, m x n each, by values near one, scaled by ``max(1, m / n) ** 0.5``.
 
-    Five quintic Newton-Schulz steps with Jordan's coefficients, in bfloat16. The result has the dtype of `matrices`.
+    Five quintic Newton-Schulz steps with Jordan's coefficients, in bfloat16 where that is fast: without its
+    instructions a processor would be at it for longer than at the gradient. The result has the dtype of `matrices`.
     """
+    dtype = torch.bfloat16 if has_fast_bf16(matrices.device.type) else matrices.dtype
     rows, columns = matrices.shape[1:]
     x = matrices.mT if rows > columns else matrices
-    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-12)).bfloat16()
+    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-12)).to(dtype)
     for _ in range(5):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deconv_cli.network.device import find_precision
+from deconv_cli.network.device import find_precision, training_layout
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
 from deconv_cli.training.checkpoint import TrainState
@@ -198,5 +198,5 @@ def compute_loss(name: str, error: Tensor) -> Tensor:
 
 
 def to_tensor(patches: NDArray[np.float32], device: torch.device) -> Tensor:
-    """Turn N x H x W x C into an N x C x H x W tensor, which is channels-last without a copy."""
-    return torch.from_numpy(patches).permute(0, 3, 1, 2).to(device)
+    """Turn N x H x W x C into an N x C x H x W tensor, in the layout of the training."""
+    return torch.from_numpy(patches).permute(0, 3, 1, 2).to(device, memory_format=training_layout(device))

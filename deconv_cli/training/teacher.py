@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from deconv_cli.network.device import training_layout
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 
 
@@ -31,7 +32,7 @@ class Teacher:
     def __init__(
         self, network: RestorationNetwork, device: torch.device, dtype: torch.dtype, augment: Collection[str]
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.network = network.to(device, memory_format=training_layout(device)).eval()  # type: ignore[call-overload]
         self.device, self.dtype = device, dtype
         turns = range(4) if "rotate" in augment else range(1)
         mirrored = (False, True) if "flip" in augment else (False,)
@@ -43,6 +44,6 @@ class Teacher:
         turn, mirror = self.orientations[step % len(self.orientations)]
         turned = torch.rot90(degraded.flip(3) if mirror else degraded, turn, (2, 3))
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            restored = self.network(turned.contiguous(memory_format=torch.channels_last), condition)
+            restored = self.network(turned.contiguous(memory_format=training_layout(self.device)), condition)
         back = torch.rot90(restored, -turn, (2, 3))
         return back.flip(3) if mirror else back
