@@ -280,6 +280,13 @@ def test_a_stopped_compression_writes_no_weights(file, pictures, tmp_path):
     assert (tmp_path / "out" / "pruned" / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")
+def test_a_gpu_fine_tunes(file, pictures, tmp_path):
+    out, wanted = tmp_path / "out.safetensors", Compression(prune=0.2, quantize="int8", finetune=8)
+    assert compress(file, [pictures], out, wanted, device=torch.device("cuda"))
+    assert load_weights(out).quantization
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -291,6 +298,7 @@ def test_a_stopped_compression_writes_no_weights(file, pictures, tmp_path):
         (("--quantize", "int8", "--precision", "bf16"), "fp16 or fp32"),
         (("--quantize", "int8", "--out", "w.pt"), ".safetensors"),
         (("--quantize", "int8", "--val", "nowhere"), "no such folder"),
+        (("--quantize", "int8", "--device", "tpu"), "device"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_written(

@@ -100,6 +100,7 @@ def compress(
         Path | None,
         typer.Option(metavar="FILE", help="The compressed weights. [WEIGHTS-pruned-int8.safetensors]"),
     ] = None,
+    device: shared.Device = "auto",
     overwrite: shared.Overwrite = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -117,6 +118,7 @@ def compress(
     from deconv_cli.compression.compress import Callbacks, Compression
     from deconv_cli.compression.compress import compress as run
     from deconv_cli.network.bundled import find_weights
+    from deconv_cli.network.device import find_device
     from deconv_cli.training.loop import RunFiles
 
     wanted = Compression(
@@ -134,6 +136,7 @@ def compress(
     source = find_weights(weights)
     files = RunFiles(out or Path(f"{source.stem}{_suffix(wanted)}.safetensors"))
     _refuse(files, replace=overwrite)
+    where = find_device(device)
     for folder in (*folders, *filter(None, (val, test))):
         if not folder.is_dir():
             raise UsageError(f"{folder}: there is no such folder of pictures")
@@ -154,6 +157,7 @@ def compress(
             files.out,
             wanted,
             validation=val,
+            device=where,
             callbacks=Callbacks(
                 stage=streams.message,
                 trained=trained,
@@ -164,7 +168,7 @@ def compress(
     if result is None:
         streams.message(f"stopped; no weights were written, and what was trained so far is in {files.folder}")
         raise typer.Exit(stop.code or ExitCode.FAILED)
-    _report(streams, source, files, result, pictures, wanted, json=json)
+    _report(streams, source, files, result, pictures, wanted, device, json=json)
 
 
 def _suffix(wanted: Compression) -> str:
@@ -199,6 +203,7 @@ def _report(
     result: Compressed,
     pictures: list[Path],
     wanted: Compression,
+    device: str,
     *,
     json: bool,
 ) -> None:
@@ -215,6 +220,7 @@ def _report(
         pictures,
         levels_to_measure(result.weights.description, wanted.levels),
         in_float=result.choice.in_float if result.choice else (),
+        device=device,
         progress=lambda items: streams.track(items, len(items), "picture"),
     )
     files.folder.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from deconv_cli.compression.calibration import draw_crops
 from deconv_cli.compression.pruning import choose_channels, find_importance, prune
@@ -125,6 +126,7 @@ def compress(
     wanted: Compression,
     *,
     validation: Path | None = None,
+    device: torch.device | None = None,
     callbacks: Callbacks = SILENT,
 ) -> Compressed | None:
     """Make a smaller and faster network of a trained one.
@@ -141,6 +143,8 @@ def compress(
         What to do.
     validation
         Pictures to validate the fine-tunings on; by default a tenth of the others is held out, as in a training.
+    device
+        Where the fine-tunings run; the processor by default.
     callbacks
         How to follow it.
 
@@ -162,7 +166,9 @@ def compress(
     task = find_task(weights.description.task)
     config, levels = training_config(weights, wanted), levels_to_measure(weights.description, wanted.levels)
     pictures = PictureSet(split_pictures(folders, validation)[0], config.patch)
-    tune = functools.partial(_finetune, teacher=weights, folders=folders, validation=validation, callbacks=callbacks)
+    tune = functools.partial(
+        _finetune, teacher=weights, folders=folders, validation=validation, device=device, callbacks=callbacks
+    )
     history = dataclasses.asdict(wanted) | {
         "levels": list(wanted.levels),
         "folders": [folder.name for folder in folders],
@@ -288,6 +294,7 @@ def _finetune(
     teacher: Weights,
     folders: Sequence[Path],
     validation: Path | None,
+    device: torch.device | None,
     callbacks: Callbacks,
     adapt: Callable[[Any], None] = lambda _: None,
 ) -> Weights | None:
@@ -301,6 +308,7 @@ def _finetune(
         out,
         config,
         validation=validation,
+        device=device,
         init=start,
         adapt=adapt,
         teacher=teacher,
