@@ -140,9 +140,7 @@ def train(
         float | None, typer.Option(help="Share of the steps over which the rate rises from zero. [0.03]")
     ] = None,
     clip: Annotated[float | None, typer.Option(help="Norm above which the gradient is scaled down to it. [1]")] = None,
-    loss: Annotated[
-        str | None, typer.Option(metavar="l1|charbonnier|mse|rmse|relative_mse", help="What to minimise. [l1]")
-    ] = None,
+    loss: Annotated[str | None, typer.Option(metavar="l1|charbonnier|mse|rmse", help="What to minimise. [l1]")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides initialisation and every draw. [0]")] = None,
     watch_gradients: Annotated[
         bool,

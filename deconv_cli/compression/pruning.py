@@ -51,8 +51,7 @@ def find_importance(network: RestorationNetwork, crops: Crops, task: Task, loss:
     ]
     network.requires_grad_(requires_grad=True)
     for batch in crops.values():
-        clean, degraded = to_tensor(batch.clean, CPU), to_tensor(batch.degraded, CPU)
-        value = compute_loss(loss, run(network, batch, task), clean, degraded)
+        value = compute_loss(loss, run(network, batch, task) - to_tensor(batch.clean, CPU))
         (value / value.detach()).backward()  # type: ignore[no-untyped-call]
         for name, feature in features.items():
             assert feature.grad is not None

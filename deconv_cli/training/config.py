@@ -18,7 +18,7 @@ from deconv_cli.training.augmentation import CLASSIFICATION, RESTORATION
 OPTIMIZERS = {"muon": 0.01, "adamw": 1e-3, "sgd": 0.1}
 """The optimisers, each with its default rate."""
 PRECISIONS = ("auto", "fp32", "bf16")
-LOSSES = ("l1", "charbonnier", "mse", "rmse", "relative_mse")
+LOSSES = ("l1", "charbonnier", "mse", "rmse")
 INITIALISATIONS = ("matched", "default")
 IMBALANCE = ("none", "weights", "sampling")
 RED30 = (64,), (15,)
@@ -171,9 +171,7 @@ class TrainConfig(FitConfig):
         channel.
     loss
         Mean over pixels of |error| (l1), sqrt(error^2 + 1e-6) (charbonnier) or error^2 (mse); or mean over patches
-        of the square root of their mse (rmse), which is what PSNR is of, and pulls at patches of all levels alike; or
-        of their mse over the root mean square of their degradation (relative_mse), which does so too, without pulling
-        less at patches with much detail. Not for super-resolution, whose input is of another size.
+        of the square root of their mse (rmse), which is what PSNR is of, and pulls at patches of all levels alike.
     ema
         Decay of the moving average of the parameters, which is what is validated and saved.
     """
@@ -210,9 +208,6 @@ class TrainConfig(FitConfig):
             "ema must be at least 0 and below 1": not 0 <= self.ema < 1,
             "cutblur needs input and truth of one size: leave it out for super-resolution": (
                 self.scale > 1 and "cutblur" in self.augment
-            ),
-            "relative_mse needs input and truth of one size: take rmse for super-resolution": (
-                self.scale > 1 and self.loss == "relative_mse"
             ),
             "the level of super-resolution is its scale; leave the level range out": (
                 self.scale > 1 and {low, high} != {self.scale}

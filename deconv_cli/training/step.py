@@ -23,8 +23,6 @@ from deconv_cli.training.teacher import Teacher
 
 CAPTURABLE = ("muon", "adamw")
 """Optimisers whose step can be recorded: the learning rate of PyTorch's SGD would be."""
-LEAST_DEGRADATION = 2 / 255
-"""Root mean square below which a degradation counts as this: some patches have none."""
 WARM_UP = 3
 """Steps before the recording, in which libraries choose their kernels and optimisers make their state."""
 
@@ -78,7 +76,7 @@ def compute_gradients(
     dtype = find_precision(config.precision, device)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         output = network(degraded, condition)
-    return backward(network, compute_loss(config.loss, output, target, degraded), config.clip)
+    return backward(network, compute_loss(config.loss, output - target), config.clip)
 
 
 @torch.no_grad()
@@ -187,12 +185,8 @@ def condition_of(task: Task, batch: Batch, device: torch.device) -> Tensor | Non
     return None if None in conditions else torch.tensor(conditions, device=device)
 
 
-def compute_loss(name: str, output: Tensor, target: Tensor, degraded: Tensor) -> Tensor:
-    """Reduce the error of the output, N x C x H x W in float32, to a scalar; see `TrainConfig.loss`."""
-    error = output - target
-    if name == "relative_mse":
-        degradation = (degraded - target).square().mean((1, 2, 3)).sqrt()
-        return (error.square().mean((1, 2, 3)) / degradation.clamp_min(LEAST_DEGRADATION)).mean()
+def compute_loss(name: str, error: Tensor) -> Tensor:
+    """Reduce the error (output - clean, float32) to a scalar; see `TrainConfig.loss`."""
     if name == "mse":
         return error.square().mean()
     if name == "rmse":
