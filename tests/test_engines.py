@@ -95,7 +95,9 @@ def test_bf16_is_as_near_to_float32_as_that_of_torch():
         half = Restorer("denoise", precision="bf16", engine=engine).restore(image, noise_level=15)
         assert (half.engine, half.precision) == (engine, "bf16")
         errors[engine] = np.sqrt(np.square(half.pixels - full).mean())
-    assert 0 < errors["openvino"] <= 1.2 * errors["torch"] < 0.3 / 255
+    assert errors["openvino"] <= 1.2 * errors["torch"] < 0.3 / 255
+    # Asked for it on a processor that does not have it, OpenVINO computes in float32.
+    assert errors["openvino"] > 0 or not device.has_fast_bf16("cpu")
 
 
 class Broken:

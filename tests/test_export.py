@@ -15,6 +15,7 @@ from skimage import data
 from deconv_cli.network import export as export_module
 from deconv_cli.network.bundled import bundled_weights
 from deconv_cli.network.description import Architecture, Description
+from deconv_cli.network.device import has_native_int8
 from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
 from deconv_cli.restoration.restorer import Restorer
@@ -79,8 +80,10 @@ def test_quantized_weights_stay_in_int8(run, tmp_path, suffix, runs):
     x = np.random.default_rng(1).random((1, 4, 32, 40), dtype=np.float32)
     expected = weights.build().residual(torch.from_numpy(x)).detach().numpy()
     difference = np.abs(runs(out, x) - expected) * 255
-    assert difference.max() < 4
-    assert difference.mean() < 0.3
+    # OpenVINO's kernels in int8 saturate where the processor does not add up such products exactly: docs/export.md.
+    saturates = suffix == "xml" and not has_native_int8()
+    assert difference.max() < (12 if saturates else 4)
+    assert difference.mean() < (1.5 if saturates else 0.3)
 
 
 def test_kernels_take_half_the_bytes_in_half_precision(run, tmp_path):
