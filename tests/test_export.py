@@ -31,7 +31,10 @@ def run_onnx(path, x):
 def run_openvino(path, x):
     import openvino
 
-    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x])[0]
+    # Where a processor does not add up eight-bit products exactly OpenVINO's kernels saturate (docs/export.md); there
+    # the model is run in float on its rounded numbers, to tell that it is the right one.
+    in_float = {} if has_native_int8() else {"LP_TRANSFORMS_MODE": "NO"}
+    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **in_float})([x])[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -80,10 +83,8 @@ def test_quantized_weights_stay_in_int8(run, tmp_path, suffix, runs):
     x = np.random.default_rng(1).random((1, 4, 32, 40), dtype=np.float32)
     expected = weights.build().residual(torch.from_numpy(x)).detach().numpy()
     difference = np.abs(runs(out, x) - expected) * 255
-    # OpenVINO's kernels in int8 saturate where the processor does not add up such products exactly: docs/export.md.
-    saturates = suffix == "xml" and not has_native_int8()
-    assert difference.max() < (12 if saturates else 4)
-    assert difference.mean() < (1.5 if saturates else 0.3)
+    assert difference.max() < 4
+    assert difference.mean() < 0.3
 
 
 def test_kernels_take_half_the_bytes_in_half_precision(run, tmp_path):

@@ -24,7 +24,6 @@ from deconv_cli.restoration.running import self_ensemble
 from deconv_cli.tasks import find_task
 from deconv_cli.training import loop, step
 from deconv_cli.training import optimizer as optimizer_module
-from deconv_cli.training.checkpoint import new_state
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
@@ -486,10 +485,10 @@ def test_orthogonalised_matrices_have_singular_values_near_one(count, rows, colu
 def test_the_layout_of_a_training_suits_the_processor_and_changes_no_result(pictures, monkeypatch, capability, layout):
     task, cpu = find_task("denoise"), torch.device("cpu")
     batch = draw_batch(PictureSet(sorted(pictures.iterdir()), 16), TINY_CONFIG, task, 0)
-    expected = new_state(TINY_CONFIG, cpu)
+    expected = loop.new_state(TINY_CONFIG, cpu)
     expected_loss, _ = step.train_step(expected, batch, TINY_CONFIG, task, cpu)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    state = new_state(TINY_CONFIG, cpu)
+    state = loop.new_state(TINY_CONFIG, cpu)
     loss, _ = step.train_step(state, batch, TINY_CONFIG, task, cpu)
     memory_format = getattr(torch, layout)
     assert all(
