@@ -6,7 +6,7 @@ where the picture is larger than the patch. By name:
 
 * flip: mirror images
 * rotate: quarter turns
-* scale: cut from a region up to twice as large, shrunk
+* scale: half of the pictures cut from a region up to twice as large, and shrunk
 * colour: channels in any order
 * brightness: dimmed by up to half
 * mixup: half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)
@@ -35,6 +35,7 @@ PAIRED = ("flip", "rotate", "colour", "border")
 """Those that leave the degradation in a degraded twin as it is."""
 
 LARGEST_SCALE = 2.0
+SCALED_SHARE = 0.5
 DARKEST = 0.5
 MIXED_SHARE = 0.5
 MIXUP_BETA = 1.2
@@ -76,7 +77,7 @@ def cut_patch(
     """
     height, width, _ = picture.shape
     cut = side
-    if "scale" in augment:
+    if "scale" in augment and rng.random() < SCALED_SHARE:
         cut = int(side * rng.uniform(1, min(LARGEST_SCALE, min(height, width) / side)))
     y, x = rng.integers(height - cut + 1), rng.integers(width - cut + 1)
     patch = picture[y : y + cut, x : x + cut]

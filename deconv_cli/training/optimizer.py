@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from deconv_cli.network.device import has_fast_bf16
 from deconv_cli.training.config import FitConfig
+
+STREAMS = 8
+"""Of a GPU, which so small matrices leave idle one after the other: enough that they take no time any more."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -38,24 +43,46 @@ class Muon(torch.optim.Optimizer):
         """Take one step; `closure` is not supported."""
         assert closure is None
         for group in self.param_groups:
-            directions: dict[torch.Size, dict[nn.Parameter, Tensor]] = {}
+            by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    direction = self._direction(parameter, parameter.grad, group["momentum"])
-                    directions.setdefault(direction.shape, {})[parameter] = direction
+                    shape = len(parameter), parameter[0].numel()
+                    by_shape.setdefault(shape, []).append(parameter)
             # Kernels of one shape go together: as many small products take twice the time on a processor.
-            for alike in directions.values():
-                updates = orthogonalise(torch.stack(list(alike.values()))) * group["lr"]
+            for alike in side_by_side(list(by_shape.values())):
+                directions = [self._direction(parameter, group["momentum"]) for parameter in alike]
+                updates = orthogonalise(torch.stack(directions)) * group["lr"]
                 for parameter, update in zip(alike, updates, strict=True):
                     parameter.sub_(update.view_as(parameter))
 
-    def _direction(self, parameter: nn.Parameter, gradient: Tensor, momentum: float) -> Tensor:
+    def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """Return Nesterov's direction as a matrix."""
-        state = self.state[parameter]
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         average = state["momentum"].lerp_(gradient, 1 - momentum)
         return gradient.lerp(average, momentum).flatten(1)
+
+
+def side_by_side(groups: list[list[nn.Parameter]]) -> Iterator[list[nn.Parameter]]:
+    """Yield groups of parameters that do not depend on each other; on an NVIDIA GPU each on one of several streams."""
+    if not groups or groups[0][0].device.type != "cuda":
+        yield from groups
+        return
+    device = groups[0][0].device
+    current, streams = torch.cuda.current_stream(device), _streams(device)
+    for stream, group in zip(itertools.cycle(streams), groups, strict=False):
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            yield group
+    for stream in streams[: len(groups)]:
+        current.wait_stream(stream)
+
+
+@functools.cache
+def _streams(device: torch.device) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(STREAMS)]  # type: ignore[no-untyped-call]
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
