@@ -22,7 +22,7 @@ def folders(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(("kind", "floors"), [("colour", (35.7, 33.45, 30.6)), ("gray", (34.45, 32.35, 29.8))])
+@pytest.mark.parametrize(("kind", "floors"), [("colour", (35.76, 33.53, 30.7)), ("gray", (34.5, 32.43, 29.89))])
 def test_denoising(run, folders, kind, floors):
     result = run("bench", folders / kind, "--levels", "15,25,50", "--json").json
     assert result["pictures"] == 3

@@ -266,20 +266,23 @@ def test_init_starts_from_given_weights(run, pictures, tmp_path):
     assert ran.code == 2
 
 
-def test_a_pruned_network_can_grow_blocks_that_change_nothing_yet(run, pictures, tmp_path):
+def test_a_pruned_network_can_grow_what_changes_nothing_yet(run, pictures, tmp_path):
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     config = tmp_path / "c.toml"
     small = "widths = [8, 12]\npatch = 32\nbatch = 2\nresidual_gain = 0.0\nsteps = 2\n"
     config.write_text(small + "blocks = [1, 1]\ninner = [4, 3, 2]")
     assert run("train", pictures, "--config", config, "--lr", 0.01, "--out", first).code == 0
-    config.write_text(small + "blocks = [2, 1]\ninner = [4, 12, 3, 2, 12]\nadam_lr = 1e-9")
+    config.write_text(small + "blocks = [2, 1]\ninner = [6, 12, 3, 5, 12]\nadam_lr = 1e-9")
     ran = run("train", pictures, "--config", config, "--lr", 1e-9, "--init", first, "--out", second)
     assert ran.code == 0, ran.stderr
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         before, after = (load_weights(file).build()(x, torch.tensor([0.1])) for file in (first, second))
     assert torch.allclose(before, after, atol=2e-3)
-    config.write_text(small + "blocks = [2, 1]\ninner = [5, 12, 3, 2, 12]")
+    grown = load_weights(second).parameters
+    assert not grown["encoder.0.0.conv2.weight"][:, 4:].any()
+    assert np.abs(grown["encoder.0.0.conv1.weight"][4:]).mean() > 0.05
+    config.write_text(small + "blocks = [2, 1]\ninner = [3, 12, 3, 2, 12]")
     assert run("train", pictures, "--config", config, "--init", first, "--out", tmp_path / "c.safetensors").code == 2
 
 

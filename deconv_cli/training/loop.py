@@ -367,14 +367,15 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
 
     A network may start from another task's of the same widths: a blind one from a conditioned one, one that enlarges
     from one of another scale (the last layer is new), one of a single channel from one of three, to which it does the
-    same as that to three equal ones, and one with more blocks from one with fewer, pruned or not (blocks beyond those
-    are new, and near the identity).
+    same as that to three equal ones, and one with more or wider blocks, pruned or not (blocks beyond those are new, and
+    near the identity; what is added to a block changes nothing yet).
     """
     weights = load_weights(path)
     theirs, ours = weights.description.architecture, config.architecture
     free = {name: getattr(ours, name) for name in ("condition_planes", "scale", "channels", "blocks", "inner")}
     alike = theirs.widths == ours.widths and dataclasses.replace(theirs, **free) == ours
-    grown = theirs.residual_blocks.items() <= ours.residual_blocks.items()
+    blocks = ours.residual_blocks
+    grown = all(name in blocks and width <= blocks[name][1] for name, (_, width) in theirs.residual_blocks.items())
     larger = theirs.condition_planes >= ours.condition_planes and theirs.channels >= ours.channels
     if not (alike and grown and larger):
         raise UsageError(f"{path}: its network is {theirs}, from which the {ours} asked for cannot start")
@@ -384,7 +385,19 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     taken["head.weight"] = taken["head.weight"][:, : ours.channels + ours.condition_planes]
     if theirs.scale != ours.scale:
         del taken["tail.weight"], taken["tail.bias"]
-    return {**new_state(config, torch.device("cpu")).network.state_dict(), **taken}
+    new = new_state(config, torch.device("cpu")).network.state_dict()
+    for name, (_, width) in theirs.residual_blocks.items():
+        if width < blocks[name][1]:
+            _widen(taken, new, name, width)
+    return {**new, **taken}
+
+
+def _widen(parameters: dict[str, Tensor], new: dict[str, Tensor], block: str, width: int) -> None:
+    """Give a block of some inner width the further channels that it is to have: new ones, which are not used yet."""
+    for name in (f"{block}.conv1.weight", f"{block}.conv1.bias"):
+        parameters[name] = torch.cat((parameters[name], new[name][width:]))
+    name = f"{block}.conv2.weight"
+    parameters[name] = torch.cat((parameters[name], torch.zeros_like(new[name][:, width:])), 1)
 
 
 def _use_one_channel(parameters: dict[str, Tensor], architecture: Architecture) -> None:
