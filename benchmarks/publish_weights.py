@@ -170,7 +170,9 @@ def compress_options(done: dict[str, Any]) -> str:
         *([f"--prune {done['prune']:g}"] if done["prune"] else []),
         *([f"--quantize {done['quantize']} --max-loss {done['max_loss']:g}"] if done["quantize"] else []),
         *([f"--finetune {done['finetune']}"] if done["finetune"] else []),
+        *([f"--lr {done['lr']:g}"] if done["lr"] else []),
         *([f"--levels {','.join(f'{level:g}' for level in done['levels'])}"] if done["levels"] else []),
+        *([f"--batch {done['batch']}"] if done["batch"] else []),
         *([f"--patch {done['patch']}"] if done["patch"] else []),
     ]
     return f"{' '.join(done['folders'])} --val val {' '.join(options)}"
