@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
             by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    shape = len(parameter), parameter[0].numel()
+                    shape = len(parameter), parameter.numel() // len(parameter)
                     by_shape.setdefault(shape, []).append(parameter)
             # Kernels of one shape go together: as many small products take twice the time on a processor.
             for alike in side_by_side(list(by_shape.values())):

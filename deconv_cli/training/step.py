@@ -199,8 +199,8 @@ def compute_loss(name: str, error: Tensor) -> Tensor:
 
 def to_tensor(patches: NDArray[np.float32], device: torch.device) -> Tensor:
     """Turn N x H x W x C into an N x C x H x W tensor, in the layout of the training."""
-    tensor = torch.from_numpy(patches)
-    if device.type == "cuda":
+    tensor, on_cuda = torch.from_numpy(patches), device.type == "cuda"
+    if on_cuda:
         # From pinned memory the copy waits its turn on the GPU; otherwise Python would, and with it all that follows.
         tensor = tensor.pin_memory()
-    return tensor.permute(0, 3, 1, 2).to(device, memory_format=training_layout(device), non_blocking=True)
+    return tensor.permute(0, 3, 1, 2).to(device, memory_format=training_layout(device), non_blocking=on_cuda)
