@@ -18,7 +18,7 @@ from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale
 from deconv_cli.network.bundled import bundled_weights, find_weights
-from deconv_cli.network.device import ITEM_SIZES, choose_device, choose_precision
+from deconv_cli.network.device import ITEM_SIZES, choose_device, choose_precision, has_native_bf16
 from deconv_cli.network.engines import ENGINES, find_engines
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration import memory
@@ -121,6 +121,10 @@ class Restorer:
             raise UsageError(f"{weights}: these weights tell classes apart; use them with deconv classify")
         self.task = find_task(self.description.task)
         self.device, self.precision = check_engine(engine, device, precision), precision
+        if precision == "bf16" and self.device == "cpu" and engine != "torch" and not has_native_bf16():
+            # OpenVINO would, and not say so. torch, asked for by name, takes ten times as long.
+            log.warning("this processor does not compute in bfloat16; %s runs in float32", self.description.name)
+            self.precision = "fp32"
         self.runner = Runner(self.weights, self.device, engine)
 
     def restore(
