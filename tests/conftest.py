@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from typing import Any
@@ -14,6 +15,12 @@ from skimage import data
 
 from deconv_cli.cli.app import run as run_app
 from deconv_cli.cli.streams import Streams
+
+
+def pytest_configure():
+    # Tests run beside each other, a process for every core: with as many threads each, they would wait for one another.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass
