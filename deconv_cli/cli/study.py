@@ -80,7 +80,7 @@ def study(
     sweep_steps: Annotated[int | None, typer.Option(help="Steps of a run that chooses the rate. [500]")] = None,
     batch: Annotated[int | None, typer.Option(help="Patches a step. [8; classify: 16]")] = None,
     patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels. [48; classify: 32]")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="1000 steps: about ten minutes on two cores.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="1000 steps: ten to twenty minutes on two cores.")] = False,
     full: Annotated[
         bool,
         typer.Option("--full", help="4000 steps, skips and initialisation crossed: some hours."),
