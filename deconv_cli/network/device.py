@@ -90,7 +90,7 @@ def _processor_has_fast_bf16() -> bool:
 
 
 def has_native_bf16() -> bool:
-    """Tell whether this processor has instructions for bfloat16, fast or not: without, it takes ten times as long."""
+    """Tell whether this processor has instructions for bfloat16, fast or not; those of x86, as OpenVINO uses them."""
     return bool(_bf16_instructions())
 
 

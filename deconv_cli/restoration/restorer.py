@@ -122,7 +122,7 @@ class Restorer:
         self.task = find_task(self.description.task)
         self.device, self.precision = check_engine(engine, device, precision), precision
         if precision == "bf16" and self.device == "cpu" and engine != "torch" and not has_native_bf16():
-            # OpenVINO would, and not say so. torch, asked for by name, takes ten times as long.
+            # OpenVINO would, and not say so. torch emulates it, several times slower: only if asked for by name.
             log.warning("this processor does not compute in bfloat16; %s runs in float32", self.description.name)
             self.precision = "fp32"
         self.runner = Runner(self.weights, self.device, engine)
