@@ -152,7 +152,7 @@ def test_speed_compares_engines(run, tiny_weights, monkeypatch):
     ran = run("bench", "--speed", "--rounds", 1, *both, "--device", "cpu", "--json")
     assert ran.code == 0, ran.stderr
     other = [row for row in ran.json["rows"] if row["weights"] == "sr-x4"]
-    assert {row["ratio"] for row in other if row["engine"] == "torch"} == {1}, "another shape, another reference"
+    assert {row["ratio"] for row in other if row["engine"] == "torch"} == {1}, "another task, another reference"
     rows = {(row["engine"], row["precision"]): row for row in ran.json["rows"] if row not in other}
     assert {("openvino", "fp32"), ("torch", "fp32")} <= rows.keys()
     assert rows["torch", "fp32"]["ratio"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -11,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ class Row:
     megapixels_per_second
         From array to array, the noise level given.
     ratio
-        Times as fast as torch in the same precision with the first weights of that shape; None without torch.
+        Times as fast as torch in the same precision with the first weights of that task and scale; None without torch.
     gigaflops
-        Of the network's own multiply-adds, two operations each.
+        What the network computes in a second, two operations a multiply-add, on the picture and its mirrored border.
     share
         Of the processor's rate for plain convolutions in that precision, the best of all engines.
     """
@@ -168,12 +169,13 @@ def measure_speed(
     """
     first = Restorer(weights[0], device=device)
     picture = _picture(*SIZE)
-    candidates, restorers = [], {}
+    candidates, restorers, computed = [], {}, {}
     pairs = [(engine, precision) for engine in _installed(first) for precision in _precisions(engine, first.device)]
     for name in weights:
         for engine, precision in pairs:
             restorer = Restorer(name, device=first.device, precision=precision, engine=engine)
             restorers[name, engine, precision] = restorer
+            computed[name] = computed.get(name) or _computed_share(restorer, picture)
             candidates.append(_restoring(f"{name}, {engine}, {precision}", restorer, picture))
     plain = [convolution(engine, first.device, precision) for engine, precision in pairs]
     speed = time_in_turn([*candidates, *plain], rounds, progress)
@@ -185,12 +187,13 @@ def measure_speed(
     }
     fresh = functools.partial(_in_fresh_process, weights[0], first.device, rounds)
     rows = []
-    first_of_shape: dict[Architecture, str] = {}
+    first_of_kind: dict[tuple[str, int], str] = {}
     for (name, engine, precision), restorer in restorers.items():
-        architecture = restorer.description.architecture
+        description = restorer.description
         rate = speed[f"{name}, {engine}, {precision}"]
-        reference = speed.get(f"{first_of_shape.setdefault(architecture, name)}, torch, {precision}")
-        gigaflops = 2 * rate * architecture.multiply_adds / 1e3
+        beside = first_of_kind.setdefault((description.task, description.scale), name)
+        reference = speed.get(f"{beside}, torch, {precision}")
+        gigaflops = 2 * rate * computed[name] * description.architecture.multiply_adds / 1e3
         ratio = rate / reference if reference else None
         rows.append(Row(Path(name).stem, engine, precision, rate, ratio, gigaflops, gigaflops / rates[precision]))
     return Speed(
@@ -247,27 +250,42 @@ def _gigaflops(megapixels_per_second: float) -> float:
     return 2 * megapixels_per_second * CONVOLUTIONS.multiply_adds / 1e3
 
 
-def _engine_share(restorer: Restorer, rounds: int) -> float:
-    """Return the share of the whole time that is the engine's own, for a result of 2 megapixels."""
-    runner, inside = restorer.runner, 0.0
-    run = runner.run
+@contextlib.contextmanager
+def _watch(restorer: Restorer) -> Iterator[list[tuple[int, float]]]:
+    """Give a list that grows by the pixels and the seconds of every run of the engine."""
+    runs: list[tuple[int, float]] = []
+    run = restorer.runner.run
 
-    def timed(x: NDArray[np.float32], precision: str) -> NDArray[np.float32]:
-        nonlocal inside
+    def watched(x: NDArray[np.float32], precision: str) -> NDArray[np.float32]:
         began = time.perf_counter()
         output = run(x, precision)
-        inside += time.perf_counter() - began
+        runs.append((x[:, 0].size, time.perf_counter() - began))
         return output
 
-    runner.run = timed  # type: ignore[method-assign]
+    restorer.runner.run = watched  # type: ignore[method-assign]
+    try:
+        yield runs
+    finally:
+        restorer.runner.run = run  # type: ignore[method-assign]
+
+
+def _computed_share(restorer: Restorer, picture: NDArray[np.uint8]) -> float:
+    """Return the pixels that the network goes over for a picture, its border and overlaps included, over its own."""
+    with _watch(restorer) as runs:
+        _restoring("it", restorer, picture).run()
+    return sum(pixels for pixels, _ in runs) / picture[..., 0].size
+
+
+def _engine_share(restorer: Restorer, rounds: int) -> float:
+    """Return the share of the whole time that is the engine's own, for a result of 2 megapixels."""
     height, width = (side // restorer.description.scale for side in LARGE)
     candidate = _restoring("whole", restorer, _picture(height, width))
     candidate.run()
-    inside, began = 0.0, time.perf_counter()
-    for _ in range(rounds):
-        candidate.run()
-    runner.run = run  # type: ignore[method-assign]
-    return inside / (time.perf_counter() - began)
+    with _watch(restorer) as runs:
+        began = time.perf_counter()
+        for _ in range(rounds):
+            candidate.run()
+        return sum(seconds for _, seconds in runs) / (time.perf_counter() - began)
 
 
 def _in_fresh_process(

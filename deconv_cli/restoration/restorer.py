@@ -30,9 +30,10 @@ from deconv_cli.tasks import TASKS, Task, find_task
 Pixels = NDArray[Any]
 """A picture as `check_image` accepts it: uint8, uint16 or float32."""
 
-MIRRORED = 32
-"""Pixels that the picture goes on for, mirrored, beyond its border: the zeros that a convolution takes there instead
-would be an edge, and discolour what lies beside it."""
+MIRRORED = 16
+"""Pixels at least that the picture goes on for, mirrored, beyond its border: the zeros that a convolution takes there
+instead would be an edge, and discolour what lies beside it. Of a network that reaches far, a quarter of the influence
+radius: what lies further hardly counts."""
 
 FAST = "-int8"
 """What the names of the bundled weights in int8 end in."""
@@ -302,7 +303,7 @@ class Restorer:
         overlap, multiple = architecture.influence_radius, architecture.size_multiple
         if min(how.strength, how.chroma) < 1:
             overlap = architecture.round_up(overlap + WINDOW // 2)
-        margin = architecture.round_up(MIRRORED)
+        margin = architecture.round_up(max(MIRRORED, architecture.influence_radius // 4))
         for rows in spans(shape[0], core[0], overlap, multiple, margin):
             for columns in spans(shape[1], core[1], overlap, multiple, margin):
                 yield rows, columns

@@ -93,6 +93,8 @@ class _Graph:
         self.in_int8 = in_int8
 
     def convolve(self, x: Node, layer: Layer) -> Node:
+        if layer.name == "tail" and layer.transposed and layer.kernel.shape[2] == layer.stride:
+            return self.enlarge(x, layer)
         kernel, bias = ops.constant(layer.kernel), ops.constant(layer.bias[None, :, None, None])
         if layer.quantization:
             x = self.quantize(x, layer.quantization)
@@ -103,6 +105,16 @@ class _Graph:
         else:
             drawn = ops.convolution(x, kernel, strides, padding, padding, [1, 1])
         return ops.add(drawn, bias)
+
+    def enlarge(self, x: Node, layer: Layer) -> Node:
+        # The transposed convolution whose windows do not overlap, as a convolution to all of their pixels. In bfloat16
+        # what is computed behind the last convolution stays in float32, and a transposed one is not among those: with
+        # it at the end, so would every sum of features that leads there.
+        inputs, _, side, _ = layer.kernel.shape
+        kernel = layer.kernel.transpose(1, 2, 3, 0).reshape(-1, inputs, 1, 1)
+        bias = layer.bias.repeat(side**2)
+        pixels = self.convolve(x, Layer(layer.name, kernel, bias, stride=1, transposed=False))
+        return ops.depth_to_space(pixels, "depth_first", side)
 
     def quantize(self, x: Node, how: Quantization) -> Node:
         # What OpenVINO fuses with the neighbouring convolutions, and takes as the sign to run them in int8.
