@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -356,12 +357,48 @@ def test_a_record_that_was_cut_does_not_swallow_the_next_entry(restore, folder, 
     assert ran.json_lines[-1]["summary"] == {"complete": 2}
 
 
-def test_an_output_made_otherwise_is_not_taken_for_current(restore, folder, tmp_path):
-    out = tmp_path / "out"
+def test_an_output_made_otherwise_is_neither_taken_for_current_nor_replaced(restore, folder, tmp_path):
+    out, source = tmp_path / "out", folder / "0.png"
     out.mkdir()
-    (out / "0.png").write_bytes((folder / "0.png").read_bytes())
-    ran = restore(folder / "0.png", out, "--resume", "--json", *FAST)
-    assert ran.json_lines[0]["status"] == "restored"
+    (out / "0.png").write_bytes(source.read_bytes())
+    for _ in range(2):
+        ran = restore(source, out, "--resume", *FAST)
+        assert ran.code == 2
+        assert f"already there: {out / '0.png'}" in ran.stderr
+        assert "--overwrite" in ran.stderr
+        assert (out / "0.png").read_bytes() == source.read_bytes()
+        assert restore(source, out, "--resume", "--dry-run", *FAST).code == 2
+    assert restore(source, out, "--resume", "--overwrite", "--json", *FAST).json_lines[0]["status"] == "restored"
+    assert restore(source, out, "--resume", "--json", *FAST).json_lines[0]["status"] == "complete"
+    (out / "0.png").write_bytes(b"retouched")
+    os.utime(out / "0.png", ns=(0, time.time_ns() + 10**9))
+    assert restore(source, out, "--resume", *FAST).code == 2
+    assert (out / "0.png").read_bytes() == b"retouched"
+
+
+def test_a_copied_folder_is_as_complete_as_before(restore, folder, tmp_path):
+    assert restore(folder, tmp_path / "out", *FAST).code == 0
+    shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)
+    ran = restore(folder, tmp_path / "copy", "--resume", "--json", *FAST)
+    assert ran.json_lines[-1]["summary"] == {"complete": 8}
+
+
+def test_a_dry_run_knows_what_is_complete(restore, folder, tmp_path):
+    assert restore(folder / "0.png", folder / "1.png", tmp_path / "out", *FAST).code == 0
+    ran = restore(folder, tmp_path / "out", "--resume", "--dry-run", "--json", *FAST)
+    assert ran.json_lines[-1]["summary"] == {"complete": 2, "planned": 6}
+
+
+@pytest.mark.parametrize("option", ["--compare", "--failed"])
+def test_what_is_written_beside_takes_no_pictures_place(restore, folder, tmp_path, option):
+    source, out = folder / "0.png", tmp_path / "out.png"
+    before = source.read_bytes()
+    for path in (source, out):
+        ran = restore(source, out, option, path, "--overwrite", *FAST)
+        assert ran.code == 2
+        assert f"{option} {path}" in ran.stderr
+    assert source.read_bytes() == before
+    assert not out.exists()
 
 
 def test_only_the_dead_leave_leftovers(tmp_path):

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import deconv_cli
+from deconv_cli.cli.app import build_app
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.training.config import ClassifyConfig, TrainConfig
 
@@ -22,6 +24,8 @@ COMMANDS = (
     "bench",
     "study",
     "classify",
+    "compress",
+    "export",
     "models list",
     "models show",
     "models verify",
@@ -52,6 +56,19 @@ def test_every_command_and_option_has_help(run, command):
     assert ran.code == 0
     reference = (ROOT / "docs" / "cli.md").read_text()
     assert f"`deconv {command}`" in reference
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_every_text_whole(command, monkeypatch, capsys):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 1000)
+    app = build_app()
+    app([*command.split(), "--help"], standalone_mode=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    described = typer.main.get_command(app)
+    for word in command.split():
+        described = described.commands[word]
+    for parameter in described.params:
+        assert " ".join((parameter.help or "").split()) in shown
 
 
 def test_the_reference_is_what_help_says():

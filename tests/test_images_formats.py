@@ -682,3 +682,12 @@ def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size):
         assert (picture.width, picture.height) == size
     with pytest.raises(DeconvError, match="raise --max-pixels"):
         read_frame(data, max_pixels=width * height - 1)
+
+
+def test_a_raw_file_that_passes_for_a_tiff_is_not_taken_for_its_thumbnail():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(np.zeros((32, 48, 3), np.uint8), photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        writer.write(np.zeros((64, 96), np.uint16), photometric="minisblack", metadata=None)
+    with pytest.raises(DeconvError, match=r"standard input: .*raw files; give it the suffix of one"):
+        read_frame(file.getvalue(), name="standard input")

@@ -199,3 +199,10 @@ def test_the_thumbnail_goes_and_all_else_stays_where_it_was(order):
     assert tags[ExifTags.Base.Orientation] == 1
     assert tags.get_ifd(ExifTags.IFD.IFD1) == {}
     assert make_upright(cleaned) == (cleaned, 1)
+
+
+def test_a_block_that_ends_without_a_link_is_turned_all_the_same():
+    block = b"II*\0" + struct.pack("<IHHHIHH", 8, 1, 0x0112, 3, 1, 6, 0)
+    cleaned, orientation = make_upright(b"Exif\0\0" + block)
+    assert orientation == 6
+    assert make_upright(cleaned) == (cleaned, 1)

@@ -149,7 +149,9 @@ def test_resume_does_only_what_is_missing_or_changed(restore, noisy_folder, tmp_
     assert statuses() == {"cat.png": "restored", "camera.png": "complete"}
     os.utime(noisy_folder / "camera.png", (1, 1))
     assert statuses() == {"cat.png": "complete", "camera.png": "restored"}
-    (out / "cat.png").write_bytes(b"cut")
+    written = (out / "cat.png").stat()
+    (out / "cat.png").write_bytes(b"cut")  # as a power failure leaves it
+    os.utime(out / "cat.png", ns=(written.st_atime_ns, written.st_mtime_ns))
     assert statuses()["cat.png"] == "restored"
     assert set(statuses("--strength", 0.5).values()) == {"restored"}
     with (out / ".deconv.jsonl").open("a") as record:
@@ -172,6 +174,16 @@ def test_ctrl_c_finishes_the_file_and_resume_the_rest(restore, noisy_folder, tmp
     ran = restore(noisy_folder, tmp_path / "out", "--resume", "--json", *FAST)
     assert ran.code == 0
     assert ran.json_lines[-1]["summary"] == {"complete": 1, "restored": 1}
+
+
+def test_what_goes_through_a_pipe_refuses_the_options_of_files(restore, noisy_folder, tmp_path):
+    picture, out = (noisy_folder / "cat.png").read_bytes(), tmp_path / "out.jpg"
+    for option in ("--dry-run", "--resume", "--recursive", "--preserve-times"):
+        ran = restore("-", out, option, *FAST, stdin=picture)
+        assert ran.code == 2
+        assert option in ran.stderr
+    assert restore("-", out, "--format", "png", *FAST, stdin=picture).code == 2
+    assert not out.exists()
 
 
 def test_pipes(restore, noisy_folder, tmp_path):

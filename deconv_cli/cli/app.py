@@ -26,6 +26,7 @@ def build_app(commands: Collection[str] = COMMANDS) -> typer.Typer:
         help="Restore images with a conv/deconv encoder-decoder: weights included, no GPU needed.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
         context_settings={"help_option_names": ["--help", "-h"]},
         callback=_options,
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deconv_cli.restoration.pages import Crop, Options
     from deconv_cli.restoration.planning import Job
     from deconv_cli.restoration.restorer import Restorers
+    from deconv_cli.restoration.resume import ResumeRecord
 
 PIPE = Path("-")
 RESTORATION, FILES, OUTPUT = "What is done", "Which files", "What is written"
@@ -159,7 +160,12 @@ def restore(
     ] = 500_000_000,
     overwrite: shared.Overwrite = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Skip outputs that are complete and current.", rich_help_panel=FILES)
+        bool,
+        typer.Option(
+            "--resume",
+            help="Skip outputs that are complete and current, and replace the others that an earlier run wrote.",
+            rich_help_panel=FILES,
+        ),
     ] = False,
     dry_run: Annotated[
         bool,
@@ -293,19 +299,32 @@ def restore(
         engine=engine,
         fast=fast,
         sheet=compare,
-        may_replace=overwrite or resume,
+        failed=failed,
+        overwrite=overwrite,
+        resume=resume,
         workers=jobs,
         keep_times=preserve_times,
     )
     reporter = Reporter(streams, json=json, json_to_stderr=request.output == PIPE)
     if PIPE in paths:
+        options_of_files = {
+            "--dry-run": dry_run,
+            "--resume": resume,
+            "--shard": shard,
+            "--suffix": suffix,
+            "--failed": failed,
+            "--recursive": recursive,
+            "--preserve-times": preserve_times,
+        }
+        if ignored := [name for name, given in options_of_files.items() if given]:
+            raise UsageError(f"{', '.join(ignored)}: not for a picture that comes or goes through a pipe")
         raise typer.Exit(restore_piped(request, reporter))
     planned = plan(request, recursive=recursive, suffix=suffix, part=_parse_shard(shard))
     if resume and request.to_file:
         raise UsageError("--resume needs a folder as OUTPUT")
     if dry_run:
         raise typer.Exit(look_at_files(request, planned, reporter))
-    code = restore_files(request, planned, reporter, resume=resume, fail_fast=fail_fast)
+    code = restore_files(request, planned, reporter, fail_fast=fail_fast)
     if failed:
         reporter.write_failed(failed, null=null)
     raise typer.Exit(code)
@@ -373,7 +392,9 @@ class Request:
     engine: str
     fast: bool
     sheet: Path | None
-    may_replace: bool
+    failed: Path | None
+    overwrite: bool
+    resume: bool
     workers: int
     keep_times: bool
 
@@ -394,11 +415,18 @@ class Request:
         return not self.listed and planning.is_single_file(self.inputs, self.output)
 
     def refuse_existing(self, *targets: Path) -> None:
-        """Refuse to replace files, unless asked to."""
+        """Refuse to replace files, unless asked to; what --resume may replace, its record tells."""
         from deconv_cli.restoration import planning
 
-        if not self.may_replace:
+        if not (self.overwrite or self.resume):
             planning.refuse_existing(targets)
+
+    def refuse_pictures_beside(self, jobs: list[Job]) -> None:
+        """Refuse a sheet, or a list of failures, that would take the place of an input or of a result."""
+        pictures = {path.resolve() for job in jobs for path in (job.source, job.target)}
+        for option, path in (("--compare", self.sheet), ("--failed", self.failed)):
+            if path is not None and path.resolve() in pictures:
+                raise UsageError(f"{option} {path}: it is an input or a result; give another name")
 
     def load(self) -> tuple[Restorers, Options]:
         """Load the network given, once it is clear that there is work to do; weights given fix the task."""
@@ -424,34 +452,58 @@ def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int
     )
     if not jobs:
         raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
+    request.refuse_pictures_beside(jobs)
     jobs = planning.shard(jobs, *part)
     request.refuse_existing(*(job.target for job in jobs if job.error is None))
     return jobs
 
 
+def open_record(request: Request, jobs: list[Job], weights: str, options: Options) -> ResumeRecord | None:
+    """Return the record of the output folder, if it is one.
+
+    Raises
+    ------
+    UsageError
+        If --resume would replace a file that no earlier run wrote, or that was changed since.
+    """
+    from deconv_cli.restoration import planning
+    from deconv_cli.restoration.resume import ResumeRecord
+
+    if request.to_file:
+        return None
+    record = ResumeRecord(request.output, weights, options, reuse=request.resume)
+    if request.resume and not request.overwrite:
+        lost = [job.target for job in jobs if job.error is None and record.would_lose(job)]
+        planning.refuse_existing(lost, "not as an earlier run wrote it; use --overwrite to replace it")
+    return record
+
+
 def look_at_files(request: Request, jobs: list[Job], reporter: Reporter) -> ExitCode:
     """List what would be done, with sizes and what it would take."""
+    from deconv_cli.restoration.batch import already_complete
     from deconv_cli.restoration.estimate import Estimate, look_at, seconds_per_megapixel
 
     restorers, options = request.load()
+    record = open_record(request, jobs, restorers.sha256, options)
     estimate = Estimate()
-    for outcome in look_at(jobs, options, estimate):
-        reporter.tell(outcome)
+    for job in jobs:
+        if record and record.is_current(job):
+            reporter.tell(already_complete(job))
+        else:
+            reporter.tell(*look_at([job], options, estimate))
     reporter.estimate(estimate, seconds_per_megapixel(restorers, options))
     return ExitCode.FAILED if reporter.failed else ExitCode.OK
 
 
-def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, resume: bool, fail_fast: bool) -> ExitCode:
+def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, fail_fast: bool) -> ExitCode:
     """Restore files to files and return how that ended."""
     from deconv_cli.images import remove_leftovers
     from deconv_cli.restoration.batch import Batch, make_writable_folder
-    from deconv_cli.restoration.resume import ResumeRecord
 
     restorers, options = request.load()
-    record = None
-    if not request.to_file:
+    record = open_record(request, jobs, restorers.sha256, options)
+    if record:
         make_writable_folder(request.output)
-        record = ResumeRecord(request.output, restorers.sha256, options, reuse=resume)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
     sheet = _sheet(request) if request.sheet else None
@@ -514,6 +566,7 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
 
 def _check_pipes(request: Request, streams: Streams) -> None:
     from deconv_cli.images import format_of
+    from deconv_cli.restoration import planning
 
     source, output = request.inputs[0] if request.inputs else PIPE, request.output
     if len(request.inputs) != 1 or request.listed or source.is_dir():
@@ -524,5 +577,7 @@ def _check_pipes(request: Request, streams: Streams) -> None:
         raise UsageError("nothing is piped into stdin; give an INPUT file")
     if output != PIPE and format_of(output) is None:
         raise UsageError(f"{output}: from stdin, OUTPUT must be a file with the suffix of a picture")
+    request.refuse_pictures_beside([planning.Job(source, output)])
     if output != PIPE:
+        planning.refuse_other_format(output, request.options.format)
         request.refuse_existing(output)

@@ -105,6 +105,8 @@ def _cut_thumbnail(block: bytearray, directory: int, order: str) -> None:
     """Unlink the second directory, which holds the thumbnail, and cut the thumbnail off if it comes last."""
     (count,) = struct.unpack_from(order + "H", block, directory)
     link = directory + 2 + 12 * count
+    if link + 4 > len(block):
+        return  # Some writers leave the link out where there is nothing to link to.
     (thumbnail,) = struct.unpack_from(order + "I", block, link)
     if not thumbnail:
         return

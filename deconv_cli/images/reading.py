@@ -231,6 +231,9 @@ class _Opened:
 
     def _tiff(self) -> Picture:
         opened, pages = tiff.open_pages(self.stream)
+        if pages[0].is_reduced and tiff.SUB_IFDS in pages[0].tags:
+            inside = "a reduced copy, and inside of it the picture, as in cameras' raw files"
+            raise DeconvError(f"{self.name}: it holds {inside}; give it the suffix of one, such as .dng")
         refuse = tiff.Refuse(lambda: _too_large(self.name, self.max_pixels), lambda what: _too_deep(self.name, what))
         tiff.check(pages[0], self.max_pixels, refuse)
         return Picture(

@@ -22,6 +22,8 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _SUBFILE, _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 254, 274, 282, 283, 296
 _XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS = 700, 33723, 34377, 34675, 37724
+SUB_IFDS = 330
+"""The tag that links to pictures inside of a page."""
 _EXIF, _GPS = 34665, 34853
 GEOMETRY_TAGS = frozenset({33550, 33922, 34264})
 """Tags that tie pixel coordinates to a map."""
@@ -29,9 +31,9 @@ GEOMETRY_TAGS = frozenset({33550, 33922, 34264})
 _STORAGE = (
     frozenset(range(254, 269)) - {263}
     | {273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 288, 289, 290, 291, 292, 293, 296, 301, 317, 320}
-    | {321, 322, 323, 324, 325, 326, 327, 328, 330, 332, 334, 336, 338, 339, 340, 341, 342, 343, 344, 345, 346, 347}
+    | {321, 322, 323, 324, 325, 326, 327, 328, 332, 334, 336, 338, 339, 340, 341, 342, 343, 344, 345, 346, 347}
     | {400, 401, 402, 403, 404, 405, 433, 434, 435, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532}
-    | {_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, _EXIF, _GPS, 40965, 32997, 32998}
+    | {_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, SUB_IFDS, _EXIF, _GPS, 40965, 32997, 32998}
 )
 """Tags that say how the samples are stored, or that travel on their own."""
 
@@ -154,7 +156,7 @@ def read_page(tiff: Opened, page: Any, stream: IO[bytes], pillow: Callable[[int]
     warnings = list(frame.warnings)
     if _LAYERS in tags:
         warnings.append("Photoshop layers were left out")
-    if 330 in tags:
+    if SUB_IFDS in tags:
         warnings.append("pictures inside the page (reduced copies) were left out")
     exif, malformed = _read_exif(tiff, page, stream)
     if malformed:

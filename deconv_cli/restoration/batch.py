@@ -429,13 +429,15 @@ class Batch:
         job, began = incoming.job, time.perf_counter()
         outcome = Outcome(str(job.source), str(job.target), "restored")
         if incoming.complete:
-            return _Outgoing(job, dataclasses.replace(outcome, status="complete", decision="already complete"), began)
+            return _Outgoing(job, already_complete(job), began)
         if incoming.error or not incoming.picture or not incoming.first or not incoming.status:
             return _Outgoing(job, _failed(outcome, incoming.error), began)
         outcome = dataclasses.replace(outcome, input_bytes=incoming.status.st_size)
         outgoing = _Outgoing(job, outcome, began, incoming.status)
         outgoing.needed = incoming.needed
         try:
+            if self.record:
+                self.record.begin(job)
             self._pass_pages(incoming, outgoing, remaining)
         except UsageError:
             raise
@@ -531,6 +533,11 @@ class Batch:
             seconds=round(ended - outgoing.began, 3),
             warnings=(*warnings, *outgoing.outcome.warnings),
         )
+
+
+def already_complete(job: Job) -> Outcome:
+    """Return what becomes of a file whose output is there, and current."""
+    return Outcome(str(job.source), str(job.target), "complete", decision="already complete")
 
 
 def _failed(outcome: Outcome, error: DeconvError | None) -> Outcome:

@@ -61,8 +61,7 @@ def plan(
         raise UsageError(f"--suffix is appended to names and cannot hold a path: '{suffix}'")
     _refuse_foreign_format(inputs, output)
     if not listed and is_single_file(inputs, output):
-        if output_format not in ("same", format_of(output)):
-            raise UsageError(f"{output}: its suffix does not say {output_format}; leave --format out, or change one")
+        refuse_other_format(output, output_format)
         jobs = [Job(inputs[0], output)]
     else:
         unreadable: dict[Path, str] = {}
@@ -81,6 +80,18 @@ def plan(
 def is_single_file(inputs: Sequence[Path], output: Path) -> bool:
     """Tell whether `output` names a file rather than a folder."""
     return len(inputs) == 1 and not inputs[0].is_dir() and format_of(output) is not None and not output.is_dir()
+
+
+def refuse_other_format(output: Path, output_format: str) -> None:
+    """Refuse a format that contradicts the suffix of the output.
+
+    Raises
+    ------
+    UsageError
+        If it does.
+    """
+    if output_format not in ("same", format_of(output)):
+        raise UsageError(f"{output}: its suffix does not say {output_format}; leave --format out, or change one")
 
 
 def _refuse_foreign_format(inputs: Sequence[Path], output: Path) -> None:

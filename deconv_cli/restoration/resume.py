@@ -19,8 +19,8 @@ RECORD = ".deconv.jsonl"
 class ResumeRecord:
     """Which outputs of a folder are complete, and from what and with what they were made.
 
-    A line of JSON for every finished file. An entry counts only as long as input, weights, options and output are
-    what they were, so that a changed input is done again.
+    A line of JSON for every file that is begun, and one when it is finished. An entry counts only as long as input,
+    weights, options and output are what they were, so that a changed input is done again.
 
     Parameters
     ----------
@@ -53,9 +53,30 @@ class ResumeRecord:
     def is_current(self, job: Job) -> bool:
         """Tell whether the output of a job is complete and made from this input with these weights and options."""
         try:
-            return self._entries.get(self._name(job)) == self._entry(job, job.source.stat())
+            # A folder that was copied is as complete as before.
+            entry = self._entry(job, job.source.stat()) | {"output_time": None}
         except OSError:
             return False
+        return self._entries.get(self._name(job), {}) | {"output_time": None} == entry
+
+    def would_lose(self, job: Job) -> bool:
+        """Tell whether doing a job would replace a file that no run has written, or that was changed since."""
+        try:
+            changed = job.target.stat().st_mtime_ns
+        except OSError:
+            return False
+        entry = self._entries.get(self._name(job))
+        return not self.is_current(job) and (entry is None or changed > entry.get("output_time", changed))
+
+    def begin(self, job: Job) -> None:
+        """Record that the output of a job is about to be written: if the run is killed, it may be there without more.
+
+        Raises
+        ------
+        DeconvError
+            If the record cannot be written.
+        """
+        self._append({"output": self._name(job)})
 
     def enter(self, job: Job, source: os.stat_result) -> None:
         """Record that the output of a job has been written, from an input of that status when it was read.
@@ -65,7 +86,9 @@ class ResumeRecord:
         DeconvError
             If the record cannot be written.
         """
-        entry = self._entry(job, source)
+        self._append(self._entry(job, source))
+
+    def _append(self, entry: dict[str, Any]) -> None:
         self._entries[entry["output"]] = entry
         try:
             with self.path.open("ab") as file:
@@ -89,6 +112,7 @@ class ResumeRecord:
         return {
             "output": self._name(job),
             "output_bytes": target.st_size,
+            "output_time": target.st_mtime_ns,
             "input": str(job.source.resolve()),
             "input_bytes": source.st_size,
             "input_time": source.st_mtime_ns,
