@@ -28,8 +28,10 @@ from deconv_cli.images.atomic import atomic_file, remove_leftovers
 from deconv_cli.images.frame import Frame
 from deconv_cli.network import container
 from deconv_cli.restoration import batch as batch_module
-from deconv_cli.restoration import memory
-from deconv_cli.restoration.restorer import Restorer
+from deconv_cli.restoration import memory, planning
+from deconv_cli.restoration.estimate import Estimate, look_at
+from deconv_cli.restoration.pages import Options
+from deconv_cli.restoration.restorer import Restorer, Restorers
 
 ROOT = Path(__file__).parents[1]
 FAST = ("--noise-level", 20)
@@ -376,6 +378,17 @@ def test_an_output_made_otherwise_is_neither_taken_for_current_nor_replaced(rest
     assert (out / "0.png").read_bytes() == b"retouched"
 
 
+def test_another_precision_is_another_result(restore, folder, tmp_path):
+    def resumed(*options):
+        return restore(folder / "0.png", tmp_path / "out", "--resume", "--json", *options, *FAST).json_lines[0][
+            "status"
+        ]
+
+    for options in ((), ("--precision", "bf16"), ("--precision", "fp32")):
+        assert resumed(*options) == "restored"
+        assert resumed(*options) == "complete"
+
+
 def test_a_copied_folder_is_as_complete_as_before(restore, folder, tmp_path):
     assert restore(folder, tmp_path / "out", *FAST).code == 0
     shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)
@@ -598,6 +611,56 @@ def test_out_of_memory_halves_the_tile_and_goes_on(tiny_weights, monkeypatch, ca
     monkeypatch.setattr(Restorer, "_run_tile", never)
     with pytest.raises(batch_module.DeconvError, match="memory does not suffice"):
         restorer.restore(image, noise_level=20)
+
+
+@pytest.mark.parametrize("where", ["_run", "find_noise_level"])
+def test_a_result_that_memory_does_not_suffice_for_fails_alone(restore, folder, tmp_path, monkeypatch, where):
+    original = getattr(Restorer, where)
+
+    def scarce(self, image, *arguments):
+        if image.shape[0] == 48:
+            raise MemoryError("Unable to allocate 1.00 TiB for an array")
+        return original(self, image, *arguments)
+
+    monkeypatch.setattr(Restorer, where, scarce)
+    ran = restore(folder, tmp_path / "out", "--json", *FAST)
+    assert ran.code == 1
+    assert ran.json_lines[-1]["summary"] == {"restored": 7, "failed": 1}
+    assert f"{folder / '1.png'}: memory does not suffice for the result" in ran.stderr
+    ran = restore("-", "-", *FAST, stdin=(folder / "1.png").read_bytes())
+    assert (ran.code, ran.stdout) == (1, b"")
+    assert "standard input: memory does not suffice for the result" in ran.stderr
+
+
+def test_a_picture_that_memory_does_not_suffice_to_look_at_fails_alone(run, folder, tmp_path, monkeypatch):
+    def scarce(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("deconv_cli.restoration.pages.decide", scarce)
+    ran = run("restore", folder / "0.png", folder / "1.png", tmp_path / "out", "--json")
+    assert ran.code == 1
+    assert ran.json_lines[-1]["summary"] == {"failed": 2}
+    assert f"{folder / '1.png'}: memory does not suffice" in ran.stderr
+
+
+@pytest.mark.parametrize("options", [("--task", "sr"), ("--weights", "sr-x4"), ("--task", "sr", "--scale", 3)], ids=str)
+def test_memory_is_reckoned_for_the_scale_that_the_weights_have(run, tmp_path, monkeypatch, options):
+    Image.fromarray(data.astronaut()[:16, :16]).save(tmp_path / "in.png")
+    reckoned = []
+
+    def picture_bytes(width, height, bytes_per_pixel, scale):
+        reckoned.append(scale)
+        return 1
+
+    monkeypatch.setattr(memory, "picture_bytes", picture_bytes)
+    ran = run("restore", tmp_path / "in.png", tmp_path / "out.png", "--json", *options)
+    assert ran.code == 0, ran.stderr
+    scale = ran.json_lines[0]["scale"]
+    assert reckoned == [scale] != [1]
+    job = planning.Job(tmp_path / "in.png", tmp_path / "out.png")
+    restorers = Restorers("sr-x4" if "sr-x4" in options else None, "cpu", "auto")
+    list(look_at([job], Options("sr", scale=3 if 3 in options else None), Estimate(), restorers))
+    assert reckoned == [scale, scale]
 
 
 @pytest.mark.parametrize("version", [1, 2])

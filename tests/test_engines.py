@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from deconv_cli.network.description import UPSAMPLINGS, Architecture, Descriptio
 from deconv_cli.network.encoder_decoder import build_network
 from deconv_cli.network.engines import ENGINES
 from deconv_cli.network.engines import openvino as openvino_engine
+from deconv_cli.network.engines import torch as torch_engine
 from deconv_cli.network.graph import check_parameters
 from deconv_cli.network.weights import Weights, to_parameters
 from deconv_cli.restoration import restorer as restorer_module
@@ -114,14 +116,16 @@ class Broken:
 
 
 def break_engines(monkeypatch, restorer, results):
-    """Replace engines, by name and number format."""
-    load = restorer.runner._load
+    """Replace engines, by name and number format; return a list of those that are tried from then on."""
+    load, tried = restorer.runner._load, []
 
     def broken(kind, precision):
         key = (kind.name, precision)
+        tried.append(key)
         return Broken(results[key]) if key in results else load(kind, precision)
 
     monkeypatch.setattr(restorer.runner, "_load", broken)
+    return tried
 
 
 @pytest.mark.parametrize("harm", [RuntimeError("no such instruction\nmore"), DeconvError("not installed"), np.nan])
@@ -140,6 +144,43 @@ def test_an_engine_that_does_not_work_gives_way_once(tiny_weights, monkeypatch, 
     assert warned == [f"{name}: {reason}; going on with torch" for name in ("openvino", "onnxruntime")]
 
 
+def test_an_engine_whose_own_library_fails_gives_way(tiny_weights, monkeypatch):
+    onnxruntime_engine = pytest.importorskip("deconv_cli.network.engines.onnxruntime")
+    image = data.chelsea()[60:100, 100:140]
+    weights = Restorer(tiny_weights).weights
+    with pytest.raises(RuntimeError, match="invalid dimensions"):
+        ENGINES["onnxruntime"].load(weights, "cpu", "fp32").run(np.zeros((1, 1, 8, 8), np.float32))
+    monkeypatch.setattr(onnxruntime_engine, "build_model", lambda _: SimpleNamespace(SerializeToString=lambda: b"bad"))
+    with pytest.raises(DeconvError, match="onnxruntime cannot load the network"):
+        Restorer(tiny_weights, engine="onnxruntime").restore(image, noise_level=20)
+    restorer = Restorer(tiny_weights, precision="fp32")
+    break_engines(monkeypatch, restorer, {("openvino", "fp32"): RuntimeError("no such instruction")})
+    result = restorer.restore(image, noise_level=20)
+    assert result.engine == "torch"
+    assert "onnxruntime: the engine onnxruntime cannot load the network" in result.fallback
+
+
+def test_onnxruntime_goes_on_with_smaller_tiles_if_memory_runs_out(tiny_weights, monkeypatch):
+    errors = pytest.importorskip("onnxruntime.capi.onnxruntime_pybind11_state")
+    restorer = Restorer(tiny_weights, engine="onnxruntime")
+    image = data.astronaut()[:200, :200]
+    expected = restorer.restore(image, noise_level=20, tile="off").pixels.astype(int)
+    engine = restorer.runner._load(ENGINES["onnxruntime"], "fp32")
+    session, sides = engine._session, []
+
+    def scarce(outputs, inputs):
+        sides.append(inputs["image"].shape[2])
+        if sides[-1] > 200:
+            raise errors.RuntimeException("Failed to allocate memory for requested buffer of size 123")
+        return session.run(outputs, inputs)
+
+    monkeypatch.setattr(engine, "_session", SimpleNamespace(run=scarce))
+    result = restorer.restore(image, noise_level=20, tile="off")
+    assert np.abs(result.pixels - expected).max() <= 1
+    assert (result.engine, result.fallback) == ("onnxruntime", None)
+    assert sides[0] > 200 >= max(sides[1:])
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_bfloat16_that_the_processor_lacks_is_not_claimed(tiny_weights, monkeypatch, caplog, native):
     monkeypatch.setattr(restorer_module, "has_native_bf16", lambda: native)
@@ -156,11 +197,28 @@ def test_output_that_is_not_finite_is_done_again_in_float32(tiny_weights, monkey
     image = data.chelsea()[60:100, 100:140]
     expected = Restorer(tiny_weights, precision="fp32").restore(image, noise_level=20)
     restorer = Restorer(tiny_weights, precision="bf16")
-    break_engines(monkeypatch, restorer, {("openvino", "bf16"): np.inf})
-    result = restorer.restore(image, noise_level=20)
-    assert np.array_equal(result.pixels, expected.pixels)
-    assert (result.engine, result.fallback) == ("openvino", None)
-    assert "not finite in bf16" in caplog.text
+    tried = break_engines(monkeypatch, restorer, {("openvino", "bf16"): np.inf})
+    for _ in range(2):
+        result = restorer.restore(image, noise_level=20, tile=16)
+        assert np.abs(result.pixels.astype(int) - expected.pixels).max() <= 1
+        assert (result.engine, result.precision) == ("openvino", "fp32")
+        assert result.fallback == "openvino in bf16: its output is not finite"
+    assert tried.count(("openvino", "bf16")) == 1
+    assert [record.getMessage() for record in caplog.records] == [f"{result.fallback}; going on with fp32"]
+
+
+def test_what_ran_is_told_if_neither_the_format_nor_the_engine_did(tiny_weights, monkeypatch, caplog):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(restorer_module, "has_native_bf16", lambda: True)
+    restorer = Restorer(tiny_weights, precision="bf16")
+    tried = break_engines(monkeypatch, restorer, {("openvino", "bf16"): np.nan, ("openvino", "fp32"): np.nan})
+    for _ in range(2):
+        result = restorer.restore(data.chelsea()[60:100, 100:140], noise_level=20)
+        assert (result.engine, result.precision) == ("onnxruntime", "fp32")
+        for part in ("openvino in bf16: its output is not finite", "openvino: its output is not finite"):
+            assert part in result.fallback
+    assert tried == [("openvino", "bf16"), ("openvino", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "fp32")]
+    assert len(caplog.records) == 2
 
 
 def test_what_no_engine_can_do_fails_and_costs_no_engine(tiny_weights, monkeypatch):
@@ -249,6 +307,19 @@ def test_threads_keep_to_the_share_of_the_container(tmp_path, monkeypatch, versi
     assert container.thread_limit() == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert container.thread_limit() == 7
+
+
+def test_torch_keeps_to_the_share_of_the_container(tiny_weights, monkeypatch):
+    before = torch.get_num_threads()
+    weights = Restorer(tiny_weights).weights
+    try:
+        for limit, own, threads in ((2, 4, 2), (None, 4, 4), (2, 1, 1)):
+            torch.set_num_threads(own)
+            monkeypatch.setattr(torch_engine, "thread_limit", lambda limit=limit: limit)
+            ENGINES["torch"].load(weights, "cpu", "fp32")
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

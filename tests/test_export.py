@@ -133,6 +133,19 @@ def test_what_cannot_be_exported_is_refused(run, tmp_path, tiny_weights, monkeyp
     assert out.read_bytes() == b"mine"
 
 
+def test_a_strangers_name_does_not_lead_out_of_the_folder(run, tmp_path, tiny_weights, monkeypatch):
+    folder, file = tmp_path / "here", tmp_path / "strange.safetensors"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    data = tiny_weights.read_bytes()
+    file.write_bytes(data.replace(rb"\"name\": \"tiny\"", rb"\"name\": \"../e\""))
+    assert file.read_bytes() != data
+    ran = run("export", file)
+    assert ran.code == 1
+    assert f"error: {file}: " in ran.stderr
+    assert {path.name for path in tmp_path.rglob("*")} == {"here", "strange.safetensors"}
+
+
 def test_the_documented_script_restores_a_picture(run, tmp_path, tiny_weights, monkeypatch):
     noisy = data.chelsea()[60:101, 100:150]
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,10 @@ from skimage import data
 import deconv_cli as deconv
 from deconv_cli.errors import UsageError
 from deconv_cli.images import to_float
+from deconv_cli.network import bundled
 from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.encoder_decoder import build_network
-from deconv_cli.network.weights import Weights, save_weights, to_parameters
+from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.restoration.running import Runner
 
@@ -223,6 +226,36 @@ def test_the_public_function_keeps_its_restorer_and_checks_the_task(tiny_weights
     assert np.array_equal(deconv.restore(image, noise_level=5, weights=tiny_weights), expected)
     with pytest.raises(UsageError, match="did you mean 'denoise'"):
         deconv.restore(image, task="denoize")
+
+
+def test_weights_that_were_rewritten_are_loaded_again(tiny_weights, tmp_path):
+    image, path = picture((16, 16, 3)), tmp_path / "mine.safetensors"
+    weights = load_weights(tiny_weights)
+    for share in (1, 0):
+        parameters = {name: share * values for name, values in weights.parameters.items()}
+        save_weights(path, dataclasses.replace(weights, parameters=parameters), dtype=np.float32)
+        out = deconv.restore(image, noise_level=5, weights=path)
+        assert np.array_equal(out, image) == (share == 0)
+
+
+def test_fast_is_refused_beside_weights(tiny_weights):
+    with pytest.raises(UsageError, match="fast"):
+        deconv.restore(picture((16, 16, 3)), noise_level=5, weights=tiny_weights, fast=True)
+
+
+def test_damaged_bundled_weights_are_not_used(run, tmp_path, monkeypatch):
+    for name in ("registry.json", "denoise.safetensors"):
+        (tmp_path / name).write_bytes((bundled.weights_folder() / name).read_bytes())
+    monkeypatch.setattr(bundled, "weights_folder", lambda: tmp_path)
+    assert Restorer("denoise").weights.sha256 == bundled.bundled_weights()["denoise"].sha256
+    damaged = bytearray((tmp_path / "denoise.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "denoise.safetensors").write_bytes(damaged)
+    with pytest.raises(deconv.DeconvError, match=r"denoise\.safetensors: .* damaged; install deconv again"):
+        Restorer("denoise")
+    ran = run("export", "denoise", "--out", tmp_path / "denoise.onnx")
+    assert ran.code == 1
+    assert "damaged; install deconv again" in ran.stderr
 
 
 def test_auto_noise_level_is_the_estimate_within_the_training_range(tiny):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import tracemalloc
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from deconv_cli.errors import DeconvError
-from deconv_cli.network.weights import load_weights
+from deconv_cli.network.bundled import find_weights
+from deconv_cli.network.description import Architecture, Description
+from deconv_cli.network.encoder_decoder import build_network
+from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
+from deconv_cli.restoration.restorer import Restorer
 
 
 @pytest.fixture
@@ -47,6 +56,7 @@ def written(tmp_path, tensors, text):
         ("scale", 10**6),
         ("scale", 2.5),
         ("channels", 10**9),
+        ("condition_planes", 1.0),
         ("activation", "__import__('os').system('true')"),
         ("layout", "other"),
         ("nonsense", 1),
@@ -68,12 +78,72 @@ def test_strange_architectures_are_refused_before_they_cost_anything(tmp_path, t
 
 @pytest.mark.parametrize(
     ("where", "value"),
-    [("level_range", "abc"), ("level_range", [0, float("nan")]), ("level_range", [1]), ("name", 5), ("task", None)],
+    [
+        ("level_range", "abc"),
+        ("level_range", [0, float("nan")]),
+        ("level_range", [1]),
+        ("name", 5),
+        ("name", "../escaped"),
+        ("name", "end\0"),
+        ("task", None),
+    ],
 )
 def test_strange_descriptions_are_refused(tmp_path, tensors, header, where, value):
     header["description"][where] = value
     with pytest.raises(DeconvError, match=r"strange\.safetensors"):
         load_weights(written(tmp_path, tensors, json.dumps(header)))
+
+
+def test_a_network_for_neither_gray_nor_colour_is_refused(tmp_path, header):
+    architecture = Architecture((4,), (1,), channels=2)
+    header["description"]["architecture"] = asdict(architecture)
+    tensors = to_parameters(build_network(architecture).state_dict())
+    with pytest.raises(DeconvError, match=r"strange\.safetensors.* 1 or 3 channels"):
+        load_weights(written(tmp_path, tensors, json.dumps(header)))
+
+
+@pytest.mark.parametrize("name", ["a  b", "Gemälde 'é' \"写真\"", "..", "line\nend \x1b[31m", os.fsdecode(b"\xff")])
+def test_weights_may_be_called_what_files_are(tmp_path, tiny_weights, name):
+    weights = load_weights(tiny_weights)
+    path = tmp_path / f"{name}.safetensors"
+    save_weights(path, replace(weights, description=replace(weights.description, name=path.stem)))
+    restorer = Restorer(path, precision="fp32", engine="openvino")
+    assert restorer.description.name == name
+    assert restorer.restore(np.zeros((8, 8), np.uint8), noise_level=5).engine == "openvino"
+
+
+@pytest.mark.parametrize("part", ["recipe", "scores"])
+@pytest.mark.parametrize("value", [[1, 2], "text", None])
+def test_strange_recipes_and_scores_are_refused(tmp_path, tensors, header, part, value):
+    header[part] = value
+    with pytest.raises(DeconvError, match=rf"strange\.safetensors.*{part}"):
+        load_weights(written(tmp_path, tensors, json.dumps(header)))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+def test_a_strange_quantization_is_refused(tmp_path, shape):
+    source = find_weights("denoise-int8")
+    with safe_open(source, "numpy") as file:
+        tensors, text = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["deconv"]  # noqa: SIM118
+    name = next(name for name in tensors if name.endswith(".input"))
+    tensors[name] = np.ones(shape, np.float32)
+    with pytest.raises(DeconvError, match=r"strange\.safetensors: damaged weights"):
+        load_weights(written(tmp_path, tensors, text))
+
+
+@pytest.mark.parametrize(
+    ("task", "planes", "scale"), [("decompress", 1, 1), ("denoise", 0, 1), ("denoise", 1, 2), ("sr", 0, 7), ("?", 1, 1)]
+)
+def test_a_network_of_another_shape_than_its_task_has_is_not_run(run, tmp_path, task, planes, scale):
+    architecture = Architecture((4,), (1,), condition_planes=planes, scale=scale)
+    path, parameters = tmp_path / "strange.safetensors", to_parameters(build_network(architecture).state_dict())
+    save_weights(path, Weights(Description("strange", task, architecture, (0.0, 75.0)), parameters))
+    with pytest.raises(DeconvError, match=r"strange\.safetensors"):
+        Restorer(path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
+    ran = run("restore", tmp_path / "in.png", tmp_path / "out.png", "--weights", path)
+    assert ran.code == 1
+    assert f"error: {path}: not a network for a task" in ran.stderr
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{}", "null", '"text"', '{"format": []}', '{"format": 1}', "{"])

@@ -51,12 +51,11 @@ def export(
     import dataclasses
 
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
-    from deconv_cli.network.bundled import find_weights
+    from deconv_cli.network.bundled import load_by_name
     from deconv_cli.network.export import SUFFIXES
     from deconv_cli.network.export import export as write
-    from deconv_cli.network.weights import load_weights
 
-    loaded = load_weights(find_weights(weights))
+    loaded = load_by_name(weights)
     precision = precision or ("int8" if loaded.quantization else "fp32")
     suffix = SUFFIXES.get(model_format, "")
     path = out or Path(f"{loaded.description.name}-{precision}{suffix}")

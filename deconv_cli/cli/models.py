@@ -45,14 +45,13 @@ def show(
 ) -> None:
     """Print what weights are, how they were trained and what they score: the card of bundled ones."""
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
-    from deconv_cli.network.bundled import bundled_weights, find_weights
-    from deconv_cli.network.weights import load_weights
+    from deconv_cli.network.bundled import bundled_weights, load_by_name
 
     bundled = bundled_weights()
     if name in bundled and not json:
         streams.data(bundled[name].card.rstrip("\n"))
         return
-    facts = _facts(load_weights(find_weights(name)))
+    facts = _facts(load_by_name(name))
     if json:
         streams.json(facts)
         return

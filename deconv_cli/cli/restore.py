@@ -490,7 +490,7 @@ def look_at_files(request: Request, jobs: list[Job], reporter: Reporter) -> Exit
         if record and record.is_current(job):
             reporter.tell(already_complete(job))
         else:
-            reporter.tell(*look_at([job], options, estimate))
+            reporter.tell(*look_at([job], options, estimate, restorers))
     reporter.estimate(estimate, seconds_per_megapixel(restorers, options))
     return ExitCode.FAILED if reporter.failed else ExitCode.OK
 

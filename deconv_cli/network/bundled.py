@@ -7,8 +7,12 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deconv_cli.errors import DeconvError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from deconv_cli.network.weights import Weights
 
 REGISTRY = "registry.json"
 
@@ -46,7 +50,17 @@ class Bundled:
         """
         if not self.path.is_file():
             raise DeconvError(f"{self.path}: the bundled weights '{self.name}' are missing; install deconv again")
-        if hashlib.sha256(self.path.read_bytes()).hexdigest() != self.sha256:
+        self.check(hashlib.sha256(self.path.read_bytes()).hexdigest())
+
+    def check(self, sha256: str) -> None:
+        """Compare the hash of what was read from the file with the one it should have.
+
+        Raises
+        ------
+        DeconvError
+            If it differs.
+        """
+        if sha256 != self.sha256:
             raise DeconvError(f"{self.path}: the bundled weights '{self.name}' are damaged; install deconv again")
 
 
@@ -95,3 +109,21 @@ def find_weights(name_or_file: str | Path) -> Path:
     if path.suffix:
         raise UsageError(f"{path}: there is no such weights file; bundled names: {', '.join(sorted(bundled))}")
     raise unknown_name("weights", str(name_or_file), bundled)
+
+
+def load_by_name(name_or_file: str | Path) -> Weights:
+    """Load bundled weights by name, or a file as given.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    DeconvError
+        If it cannot be read, or bundled weights are damaged.
+    """
+    from deconv_cli.network.weights import load_weights
+
+    loaded = load_weights(find_weights(name_or_file))
+    if entry := bundled_weights().get(str(name_or_file)):
+        entry.check(loaded.sha256)
+    return loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ MAX_LEVELS = 8
 """More would ask for pictures of hundreds of pixels a side at least, and a stranger's file for any amount."""
 MAX_BLOCKS = 1000
 """Of all levels together; a stranger's file could ask for any number."""
+CHANNELS = (1, 3)
+NOT_IN_NAMES = {"/", os.sep, "\0"}
+"""What no file's name can hold: weights are named after their file, which may hold all else, and exports after them."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,11 @@ class Architecture:
             raise UsageError(
                 f"widths {self.widths} and blocks {self.blocks} must have one entry for each level, and at least one"
             )
-        if not all(
-            type(number) is int for number in (*self.widths, *self.blocks, *self.inner, self.scale, self.channels)
-        ):
+        numbers = *self.widths, *self.blocks, *self.inner, self.scale, self.channels, self.condition_planes
+        if not all(type(number) is int for number in numbers):
             raise UsageError(
-                f"widths {self.widths}, blocks {self.blocks}, inner widths {self.inner} and scale {self.scale} must be"
-                " whole numbers"
+                f"widths {self.widths}, blocks {self.blocks}, inner widths {self.inner}, scale {self.scale},"
+                f" channels {self.channels} and condition planes {self.condition_planes} must be whole numbers"
             )
         if len(self.widths) > MAX_LEVELS:
             raise UsageError(f"a network has at most {MAX_LEVELS} levels, not {len(self.widths)}")
@@ -241,6 +244,10 @@ class Description:
             raise UsageError(f"the range of levels must be two numbers, not {levels}")
         if not isinstance(self.name, str) or not isinstance(self.task, str):
             raise UsageError("name and task must be text")
+        if NOT_IN_NAMES & set(self.name):
+            raise UsageError("the name is none that a file can have")
+        if self.architecture.channels not in CHANNELS:
+            raise UsageError(f"a picture has 1 or 3 channels, not {self.architecture.channels}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -159,7 +159,7 @@ def load_weights(path: Path) -> Weights:
             raise misfit
         parameters = {name: _to_array(tensor) for name, tensor in tensors.items()}
         check_parameters(description.architecture, parameters, len(description.classes), quantization)
-    except (KeyError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise misfit from error
     for name, how in quantization.items():
         parameters[f"{name}.weight"] *= how.scales
@@ -199,6 +199,8 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, dict[str, Any]], dict[str
         raise DeconvError(f"{path}: these weights were not written by deconv; give a file that train wrote") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise DeconvError(f"{path}: written by a newer deconv (format {version}); upgrade deconv to use it")
+    if not all(isinstance(header.get(part, {}), dict) for part in ("recipe", "scores")):
+        raise DeconvError(f"{path}: damaged weights: recipe and scores are not objects of JSON")
     return tensors, header
 
 

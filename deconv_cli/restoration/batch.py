@@ -396,7 +396,7 @@ class Batch:
             if incoming.first or not incoming.picture:
                 continue
             in_use = sum(other.needed for other in self._incoming) + sum(other.needed for other in self._outgoing)
-            picture, scale = incoming.picture, self.options.scale or 1
+            picture, scale = incoming.picture, self.restorers.scale_for(self.options.task, self.options.scale)
             needed = memory.picture_bytes(picture.width, picture.height, picture.bytes_per_pixel, scale)
             if in_use and in_use + needed > self._budget and incoming is not self._incoming[0]:
                 return

@@ -45,7 +45,7 @@ class Estimate:
         self.memory = max(self.memory, memory.FIXED + memory.picture_bytes(width, height, bytes_per_pixel, scale))
 
 
-def look_at(jobs: Iterable[Job], options: Options, estimate: Estimate) -> Iterator[Outcome]:
+def look_at(jobs: Iterable[Job], options: Options, estimate: Estimate, restorers: Restorers) -> Iterator[Outcome]:
     """Read the headers of files.
 
     Yields
@@ -53,6 +53,7 @@ def look_at(jobs: Iterable[Job], options: Options, estimate: Estimate) -> Iterat
     Outcome
         One for every job: ``planned``, or ``failed`` if the header says that it will fail.
     """
+    scale = restorers.scale_for(options.task, options.scale)
     for job in jobs:
         outcome = Outcome(str(job.source), str(job.target), "planned")
         if job.error:
@@ -63,7 +64,7 @@ def look_at(jobs: Iterable[Job], options: Options, estimate: Estimate) -> Iterat
             with open_picture(job.source, max_pixels=options.max_pixels) as picture:
                 target = format_of(job.target) or "png"
                 check_pages(picture.name, target, picture.count, animated=picture.animated)
-                estimate.add(picture.width, picture.height, picture.count, picture.bytes_per_pixel, options.scale or 1)
+                estimate.add(picture.width, picture.height, picture.count, picture.bytes_per_pixel, scale)
                 yield dataclasses.replace(
                     outcome, width=picture.width, height=picture.height, pages=picture.count, input_bytes=size
                 )

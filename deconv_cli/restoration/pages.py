@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -132,8 +134,15 @@ class Done:
 
 
 def decide_page(frame: Frame, options: Options, tasks: set[str]) -> Decision | None:
-    """Find out what a page needs, if the options leave that open."""
-    return decide(_normalised(frame)[0], tasks) if options.decides else None
+    """Find out what a page needs, if the options leave that open.
+
+    Raises
+    ------
+    DeconvError
+        If memory does not suffice.
+    """
+    with _within_memory(frame):
+        return decide(_normalised(frame)[0], tasks) if options.decides else None
 
 
 def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, options: Options) -> tuple[Frame, Done]:
@@ -151,10 +160,25 @@ def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, 
     Raises
     ------
     DeconvError
-        If the part to restore lies outside the page, or the restoration fails.
+        If the part to restore lies outside the page, memory does not suffice, or the restoration fails otherwise.
     UsageError
         If the options do not go with the weights.
     """
+    with _within_memory(frame):
+        return _restore_page(frame, decision, restorers, options)
+
+
+@contextlib.contextmanager
+def _within_memory(frame: Frame) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise DeconvError(f"{frame.name}: memory does not suffice for the result") from error
+
+
+def _restore_page(
+    frame: Frame, decision: Decision | None, restorers: Restorers, options: Options
+) -> tuple[Frame, Done]:
     if decision and decision.task is None:
         done = Done(None, decision.reason, round(decision.noise_level, 2))
         return cut(frame, options.crop), done

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale
-from deconv_cli.network.bundled import bundled_weights, find_weights
+from deconv_cli.network.bundled import bundled_weights, find_weights, load_by_name
+from deconv_cli.network.description import Description
 from deconv_cli.network.device import ITEM_SIZES, choose_device, choose_precision, has_native_bf16
 from deconv_cli.network.engines import ENGINES, find_engines
-from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.blending import WINDOW, blend
 from deconv_cli.restoration.running import Runner, out_of_memory, self_ensemble
@@ -116,11 +116,11 @@ class Restorer:
         precision: str = "auto",
         engine: str = "auto",
     ) -> None:
-        self.weights = load_weights(find_weights(weights))
+        self.weights = load_by_name(weights)
         self.description = self.weights.description
         if self.description.classes:
             raise UsageError(f"{weights}: these weights tell classes apart; use them with deconv classify")
-        self.task = find_task(self.description.task)
+        self.task = _task_of(weights, self.description)
         self.device, self.precision = check_engine(engine, device, precision), precision
         if precision == "bf16" and self.device == "cpu" and engine != "torch" and not has_native_bf16():
             # OpenVINO would, and not say so. torch emulates it, several times slower: only if asked for by name.
@@ -202,8 +202,8 @@ class Restorer:
             pixels[hidden] = image[hidden]
         elif alpha is not None:
             alpha = from_float(upscale(to_float(alpha), scale), alpha.dtype)
-        engine = self.runner.engine_for(how.precision)
-        return Restored(pixels, level, how.precision, engine, self.runner.fallback, alpha)
+        engine, precision = self.runner.ran
+        return Restored(pixels, level, precision, engine, self.runner.fallback, alpha)
 
     def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float | None:
         """Return the level to tell the network: the one given, or the estimate, within the range of the training.
@@ -333,6 +333,17 @@ class Restorer:
         return stacked
 
 
+def _task_of(weights: str | Path, description: Description) -> Task:
+    """Return the task of weights; a network of another shape would be given what it does not know, or not be told."""
+    task, planes, scale = TASKS.get(description.task), description.architecture.condition_planes, description.scale
+    if task is None or planes != task.condition_planes or scale not in task.scales:
+        raise DeconvError(
+            f"{weights}: not a network for a task that this version knows: it has {planes} condition planes and"
+            f" scale {scale}, for '{description.task}'"
+        )
+    return task
+
+
 def check_engine(engine: str, device: str, precision: str) -> str:
     """Return the device that an engine is to run on: ``cpu``, ``cuda`` or ``mps``.
 
@@ -424,13 +435,18 @@ class Restorers:
         self._told.add(name)
         return own_weights(task, scale)
 
+    def scale_for(self, task: str, scale: int | None = None) -> int:
+        """Return output side over input side, without loading a network for it; the task ``auto`` never enlarges."""
+        if self.only:
+            return self.only.description.scale
+        return 1 if task == "auto" else find_task(task).find_scale(scale)
+
     @property
     def sha256(self) -> str:
-        """The hash of the weights given, or of all bundled ones."""
-        if self.only:
-            return self.only.weights.sha256
-        hashes = [entry.sha256 for entry in self.bundled.values()]
-        return " ".join([*hashes, "fast"] if self.fast else hashes)
+        """The hash of the weights given, or of all bundled ones, and what else was chosen that changes results."""
+        hashes = [self.only.weights.sha256] if self.only else [entry.sha256 for entry in self.bundled.values()]
+        choices = {"fast": self.fast, self.precision: self.precision != "auto"}
+        return " ".join([*hashes, *(name for name, chosen in choices.items() if chosen)])
 
     @property
     def tasks(self) -> set[str]:
@@ -461,9 +477,21 @@ def own_weights(task: Task, scale: int | None = None, *, fast: bool = False) -> 
 
 
 @functools.lru_cache(maxsize=4)
-def cached_restorer(weights: str | Path, device: str, precision: str, engine: str) -> Restorer:
-    """Return a `Restorer`, the same one for the same arguments."""
+def cached_restorer(
+    weights: str | Path, device: str, precision: str, engine: str, version: tuple[int, int] | None = None
+) -> Restorer:
+    """Return a `Restorer`, the same one for the same arguments; `version` changes once a file is rewritten."""
+    del version
     return Restorer(weights, device=device, precision=precision, engine=engine)
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    """Return what changes once a file is rewritten; None if it is not there, which reading it tells."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def restore(
@@ -481,7 +509,7 @@ def restore(
     engine: str = "auto",
     fast: bool = False,
 ) -> Pixels:
-    """Restore a picture; the weights are loaded at the first call and kept.
+    """Restore a picture; the weights are loaded at the first call and kept until their file changes.
 
     Parameters
     ----------
@@ -498,7 +526,7 @@ def restore(
     weights, device, precision, engine
         See `Restorer`.
     fast
-        Use the bundled weights in int8.
+        Use the bundled weights in int8; not beside `weights`.
 
     Returns
     -------
@@ -521,6 +549,9 @@ def restore(
     ((96, 96), dtype('uint8'))
     """
     wanted = find_task(task or ("sr" if scale else "denoise"))
-    restorer = cached_restorer(weights or own_weights(wanted, scale, fast=fast), device, precision, engine)
+    if weights and fast:
+        raise UsageError("fast is a choice among the bundled weights: leave it out with weights")
+    weights = weights or own_weights(wanted, scale, fast=fast)
+    restorer = cached_restorer(weights, device, precision, engine, _version(find_weights(weights)))
     restorer.require(task, scale)
     return restorer.restore(image, noise_level=noise_level, strength=strength, tta=tta, tile=tile).pixels

@@ -15,6 +15,14 @@ from deconv_cli.network.weights import Weights
 Floats = NDArray[np.float32]
 
 NOT_FINITE = "its output is not finite"
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,26 +38,29 @@ class Runner:
         ``cpu``, ``cuda`` or ``mps``.
     engine
         Name of an engine, or ``auto``.
+
+    Attributes
+    ----------
+    ran
+        The engine that worked last, by name, and the number format that it ran in.
     """
 
     def __init__(self, weights: Weights, device: str, engine: str) -> None:
         self.weights, self.device, self.engine = weights, device, engine
         self._loaded: dict[tuple[str, str], Engine] = {}
         self._failed: dict[str, str] = {}
+        self._not_finite: set[str] = set()
+        self.ran = "", ""
 
     @property
     def fallback(self) -> str | None:
         """Which engines gave way and why, or None."""
         return "; ".join(f"{name}: {reason}" for name, reason in self._failed.items()) or None
 
-    def engine_for(self, precision: str) -> str:
-        """Return the name of the engine that runs in a number format."""
-        return self._candidates(precision)[0].name
-
     def run(self, x: Floats, precision: str) -> Floats:
         """Predict what is to be added to pictures; see `deconv_cli.network.engines.Engine.run`.
 
-        What is not finite is done again in float32, and then by the other engines.
+        What is not finite is done again in float32, as is all that follows, and then by the other engines.
 
         Raises
         ------
@@ -58,6 +69,7 @@ class Runner:
         MemoryError, RuntimeError
             If memory runs out; see `out_of_memory`.
         """
+        precision = "fp32" if precision in self._not_finite else precision
         reasons: dict[str, str] = {}
         for kind in self._candidates(precision):
             try:
@@ -69,11 +81,14 @@ class Runner:
                 continue
             if np.isfinite(output).all():
                 self._give_up(reasons, kind.name)
+                self.ran = kind.name, precision
                 return output
-            if precision != "fp32":
-                log.warning("the network's output is not finite in %s; running in float32", precision)
-                return self.run(x, "fp32")
             reasons[kind.name] = NOT_FINITE
+            if precision != "fp32":
+                output = self.run(x, "fp32")
+                self._not_finite.add(precision)
+                self._give_up({f"{name} in {precision}": reason for name, reason in reasons.items()}, "fp32")
+                return output
         if set(reasons.values()) == {NOT_FINITE}:
             raise DeconvError("the network's output is not finite; check the weights and the input for NaN")
         raise DeconvError("; ".join(reasons.values()))
@@ -89,11 +104,17 @@ class Runner:
         return self._loaded[key]
 
     def _give_up(self, reasons: dict[str, str], instead: str) -> None:
-        """Do without engines that failed where another one works."""
+        """Do without what failed, engines or number formats, where another one works."""
+        if not reasons:
+            return
         for name, reason in reasons.items():
             log.warning("%s: %s; going on with %s", name, reason, instead)
-            self._loaded = {key: engine for key, engine in self._loaded.items() if key[0] != name}
         self._failed |= reasons
+        self._loaded = {
+            (name, precision): engine
+            for (name, precision), engine in self._loaded.items()
+            if name not in self._failed and precision not in self._not_finite
+        }
 
 
 def self_ensemble(network: Callable[[Floats], Floats], x: Floats) -> Floats:
@@ -111,5 +132,4 @@ def self_ensemble(network: Callable[[Floats], Floats], x: Floats) -> Floats:
 
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether an engine's error says that memory ran out."""
-    words = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc", "bad allocation")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -21,9 +24,22 @@ class Engine:
         options.intra_op_num_threads = thread_limit() or 0
         options.log_severity_level = 3
         model = build_model(weights).SerializeToString()
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        with _usual_errors():
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `deconv_cli.network.engines.Engine.run`."""
-        (residual,) = self._session.run(None, {"image": x})
+        with _usual_errors():
+            (residual,) = self._session.run(None, {"image": x})
         return residual  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _usual_errors() -> Iterator[None]:
+    """Raise errors as other engines do: ONNX Runtime's own derive from `Exception` alone."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise RuntimeError(str(error)) from error

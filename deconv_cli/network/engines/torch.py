@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deconv_cli.network.container import thread_limit
 from deconv_cli.network.device import find_precision
 from deconv_cli.network.weights import Weights
 
@@ -14,6 +15,8 @@ class Engine:
     """A network in channels-last layout; see `deconv_cli.network.engines.Engine`."""
 
     def __init__(self, weights: Weights, device: str, precision: str) -> None:
+        if limit := thread_limit():  # The caller may have set fewer.
+            torch.set_num_threads(min(limit, torch.get_num_threads()))
         self._device, self._dtype = torch.device(device), find_precision(precision, torch.device(device))
         network = weights.build().to(self._device, self._dtype)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
