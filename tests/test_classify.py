@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from deconv_cli.network.weights import load_weights
@@ -71,15 +72,23 @@ def test_it_learns_digits_and_tells_them(run, digits, tmp_path):
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
 
-    # Any size, and a bad file among good ones.
-    big = tmp_path / "big.png"
+    # Any size and depth, and a bad file among good ones.
+    big, deep = tmp_path / "big.png", tmp_path / "deep.tif"
     Image.open(zeros[0]).convert("RGB").resize((300, 200)).save(big)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    ran = run("classify", broken, big, "--weights", out)
+    tifffile.imwrite(deep, np.asarray(Image.open(big)).astype(np.float32) / 255, photometric="rgb")
+    ran = run("classify", broken, big, deep, "--weights", out)
     assert ran.code == 1
     assert "broken.png" in ran.stderr
     assert ran.text.startswith(f"{big}: ")
+    ran = run("classify", broken, big, deep, "--weights", out, "--json")
+    assert ran.code == 1
+    failed, first, second = ran.json_lines
+    assert (failed["path"], failed["classes"]) == (str(broken), [])
+    assert "broken.png" in failed["error"]
+    assert first["error"] is None
+    assert second["classes"] == first["classes"]
 
     refused = run("restore", big, tmp_path / "o.png", "--weights", out)
     assert refused.code == 2
@@ -142,6 +151,25 @@ def test_every_fifth_picture_of_a_class_is_held_out(digits):
     training, held_out = read_labelled(digits / "val", None, 8)
     assert held_out.counts == pytest.approx((training.counts + held_out.counts) // 5)
     assert training.classes == held_out.classes
+
+
+def test_folders_of_trainings_and_of_held_out_pictures_are_no_classes(run, digits, tmp_path, monkeypatch):
+    folder = tmp_path / "digits"
+    for digit in "34":
+        shutil.copytree(digits / "val" / digit, folder / digit)
+        shutil.copytree(digits / "val" / digit, folder / "held out" / digit)
+    monkeypatch.chdir(folder)
+    command = ("train", ".", *SMALL, "--steps", 1, "--json")
+    for options in ((), ("--overwrite",)):
+        ran = run(*command, "--val", "held out", *options)
+        assert ran.code == 0, ran.stderr
+        assert ran.json["classes"] == ["3", "4"]
+    again = run(*command)
+    assert again.code == 2
+    assert "--resume" not in again.stderr
+    ran = run(*command, "--out", "3.safetensors", "--overwrite")
+    assert ran.code == 2
+    assert "holds pictures; give another --out" in ran.stderr
 
 
 def test_bad_folders_and_options_are_refused(run, digits, tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 import signal
 import tomllib
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,12 +27,13 @@ from deconv_cli.tasks import find_task
 from deconv_cli.training import loop, step
 from deconv_cli.training import optimizer as optimizer_module
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
-from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, split_pictures
+from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, read_rgb8, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
 from deconv_cli.training.teacher import Teacher
-from deconv_cli.training.validation import make_cases
+from deconv_cli.training.validation import Score, make_cases
 
 TINY = ("--widths", "8,12", "--blocks", "1,1", "--patch", 32, "--batch", 8)
+QUICK = ("--widths", "8,8", "--blocks", "1,1", "--patch", 16, "--batch", 2)
 TINY_CONFIG = TrainConfig(widths=(4, 6), blocks=(1, 1), patch=16, batch=2, steps=12)
 
 
@@ -112,6 +115,174 @@ def test_ctrl_c_saves_and_resume_goes_on(run, pictures, tmp_path, monkeypatch):
     again = run("train", pictures, "--out", out, "--resume", "auto", "--json")
     assert again.code == 0, again.stderr
     assert again.json["step"] == 10
+
+
+def scores_of(monkeypatch, *psnrs):
+    """Let validations score these, one after the other."""
+    following = iter(psnrs)
+    monkeypatch.setattr(loop, "validate", lambda *_: [Score(25, next(following), 0.5, 20, 0.5)])
+    monkeypatch.setattr(loop, "MIN_STEPS_BETWEEN_VALIDATIONS", 4)
+    monkeypatch.setattr(loop, "VALIDATIONS", 3)
+
+
+def test_an_interruption_does_not_decide_which_weights_are_the_best(pictures, tmp_path, monkeypatch):
+    """At step 2 there are no weights yet, and those at hand stand in; better ones at step 6 do not count either."""
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    scores_of(monkeypatch, 30, 31, 29)
+    loop.train([pictures], whole, TINY_CONFIG)
+
+    def go_on(psnrs, steps):
+        scores_of(monkeypatch, *psnrs)
+        calls = iter(range(1, 100))
+        resume = loop.RunFiles(parts).checkpoint
+        resume = resume if resume.exists() else None
+        loop.train([pictures], parts, TINY_CONFIG, resume=resume, stop=lambda: next(calls) == steps)
+        return load_weights(parts).recipe["step"]
+
+    assert go_on([40], 2) == 2
+    assert go_on([30, 41], 4) == 4
+    assert go_on([31, 29], 100) == 8
+    expected, resumed = load_file(whole), load_file(parts)
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_a_training_killed_before_its_first_checkpoint_begins_again(run, pictures, tmp_path):
+    out = tmp_path / "w.safetensors"
+    out.with_suffix("").mkdir()
+    command = ("train", pictures, *QUICK, "--steps", 2, "--out", out, "--resume", "auto")
+    assert run(*command).code == 0
+    (out.with_suffix("") / "checkpoint.safetensors").unlink()
+    ran = run(*command)
+    assert ran.code == 2
+    assert "left no checkpoint" in ran.stderr
+    assert out.exists()
+
+
+def test_a_training_begun_anew_leaves_no_earlier_one_to_go_on_from(run, pictures, tmp_path, monkeypatch):
+    out = tmp_path / "w.safetensors"
+    folder = out.with_suffix("")
+    assert run("train", pictures, *QUICK, "--steps", 2, "--out", out).code == 0
+    before = out.read_bytes()
+
+    def killed(*_, **__):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(step, "train_step", killed)
+    anew = ("train", pictures, *QUICK, "--steps", 9, "--out", out, "--overwrite")
+    with pytest.raises(RuntimeError, match="killed"):
+        run(*anew, "--init", folder / "last.safetensors")
+    assert not (folder / "checkpoint.safetensors").exists()
+    assert (folder / "last.safetensors").exists()  # What it starts from stays.
+    with pytest.raises(RuntimeError, match="killed"):
+        run(*anew)
+    assert not (folder / "last.safetensors").exists()
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_finished_training_resumed_elsewhere_brings_its_best_weights(run, pictures, tmp_path, monkeypatch, lost):
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    scores_of(monkeypatch, 30, 31, 29, 25)
+    assert run("train", pictures, *QUICK, "--steps", 12, "--out", first).code == 0
+    expected = load_file(first)
+    if lost:
+        first.unlink()
+        expected = load_file(tmp_path / "a" / "last.safetensors")
+    elsewhere = ("train", pictures, "--resume", tmp_path / "a" / "checkpoint.safetensors", "--out", second)
+    ran = run(*elsewhere)
+    assert ran.code == 0, ran.stderr
+    found = load_file(second)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert load_weights(second).description.name == "b"
+    assert run("train", pictures, "--resume", "auto", "--out", second).code == 0
+    assert run(*elsewhere).code == 2  # It would write over what is there.
+
+
+def test_a_log_that_was_cut_short_is_gone_on_with(run, pictures, tmp_path):
+    out = tmp_path / "w.safetensors"
+    log = out.with_suffix("") / "log.jsonl"
+    command = ("train", pictures, *QUICK, "--steps", 2, "--out", out)
+    assert run(*command).code == 0
+    lines = log.read_text()
+    log.write_text(lines + '{"step": 2, "lo')
+    ran = run(*command, "--resume", "auto")
+    assert ran.code == 0, ran.stderr
+    assert log.read_text() == lines
+
+
+def test_a_training_among_its_own_pictures_does_not_read_what_it_wrote(run, pictures, tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    shutil.copytree(pictures, folder)
+    monkeypatch.chdir(folder)
+    assert run("train", ".", *QUICK, "--steps", 2).code == 0
+    assert run("train", ".", *QUICK, "--steps", 2, "--activation", "tanh").code == 0
+    ran = run("train", ".", *QUICK, "--steps", 2, "--resume", "auto")
+    assert ran.code == 0, ran.stderr
+    assert load_weights(folder / "images-denoise-tanh.safetensors").recipe["pictures"] == 3
+
+
+def test_pictures_to_validate_on_are_not_trained_on(run, pictures, tmp_path):
+    folder, out = tmp_path / "images", tmp_path / "w.safetensors"
+    shutil.copytree(pictures, folder)
+    shutil.copytree(pictures, folder / "val")
+    options = (*QUICK, "--steps", 2, "--val", folder / "val", "--out", out)
+    assert run("train", folder, *options).code == 0
+    assert load_weights(out).recipe["pictures"] == 4
+    assert run("train", folder, "--paired", pictures, *options, "--overwrite").code == 0
+
+
+def test_nothing_is_written_into_a_folder_of_pictures(run, pictures, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(pictures, folder / "inside")
+    before = sorted(folder.rglob("*"))
+    for written in (folder, folder / "inside"):
+        ran = run("train", folder, *QUICK, "--steps", 2, "--out", f"{written}.safetensors", "--overwrite")
+        assert ran.code == 2
+        assert "holds pictures; give another --out" in ran.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_pictures_of_any_depth_are_rounded_to_8_bits(run, pictures, tmp_path):
+    values = np.linspace(0, 1, 64 * 64 * 3, dtype=np.float32).reshape(64, 64, 3)
+    tifffile.imwrite(tmp_path / "float.tif", values * 1.2 - 0.1, photometric="rgb")
+    tifffile.imwrite(tmp_path / "deep.tif", np.rint(values * 65535).astype(np.uint16), photometric="rgb")
+    assert np.array_equal(read_rgb8(tmp_path / "float.tif"), np.rint(np.clip(values * 1.2 - 0.1, 0, 1) * 255))
+    assert np.array_equal(read_rgb8(tmp_path / "deep.tif"), np.rint(np.rint(values * 65535) / 257))
+    ran = run("train", pictures, *QUICK, "--steps", 2, "--val", tmp_path, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 0, ran.stderr
+
+
+@pytest.mark.parametrize(("options", "side"), [((), 11), (("--scale", 2), 15)])
+def test_pictures_too_small_to_validate_on_are_named_and_left_out(run, pictures, tmp_path, options, side):
+    held_out, out = tmp_path / "val", tmp_path / "w.safetensors"
+    held_out.mkdir()
+    Image.new("RGB", (side, 64)).save(held_out / "small.png")
+    command = ("train", pictures, *QUICK, *options, "--steps", 2, "--val", held_out, "--out", out)
+    ran = run(*command)
+    assert ran.code == 1
+    assert f"small.png: {side} x 64 is smaller than" in ran.stderr
+    assert "give others with --val" in ran.stderr
+    shutil.copy(pictures / "coffee.png", held_out)
+    ran = run(*command)
+    assert ran.code == 0, ran.stderr
+    assert f"small.png: {side} x 64 is smaller than" in ran.stderr
+
+
+@pytest.mark.parametrize("options", [("--scale", 2), ("--task", "decompress", "--quality", "10:10")])
+def test_blank_pages_do_not_drown_out_the_other_scores(run, pictures, tmp_path, options):
+    held_out, out = tmp_path / "val", tmp_path / "w.safetensors"
+    held_out.mkdir()
+    Image.new("L", (64, 64), 255).save(held_out / "white.png")
+    command = ("train", pictures, *QUICK, *options, "--steps", 2, "--val", held_out, "--json", "--overwrite")
+    alone = run(*command, "--out", out)
+    assert alone.code == 0, alone.stderr
+    assert alone.json["scores"][0]["input_psnr"] is None
+    shutil.copy(pictures / "coffee.png", held_out)
+    both = run(*command, "--out", out)
+    (held_out / "white.png").unlink()
+    assert run(*command, "--out", tmp_path / "v.safetensors").json["scores"] == both.json["scores"]
+    written = [path.read_bytes() for path in (*out.with_suffix("").iterdir(), out)]
+    assert not any(b"Infinity" in data for data in written)
 
 
 def test_time_becomes_a_saved_number_of_steps(run, pictures, tmp_path):
@@ -264,6 +435,38 @@ def test_init_starts_from_given_weights(run, pictures, tmp_path):
         "train", pictures, "--widths", "4,4", "--blocks", "0,0", "--init", first, "--out", tmp_path / "c.safetensors"
     )
     assert ran.code == 2
+
+
+def test_init_gives_the_shape_that_is_left_open(run, pictures, tmp_path):
+    first, config = tmp_path / "a.safetensors", tmp_path / "c.toml"
+    config.write_text(
+        'widths = [8, 12]\nblocks = [1, 1]\ninner = [4, 3, 2]\nskips = false\nupsampling = "resize"\nactivation = "elu"'
+    )
+    quick = ("--patch", 16, "--batch", 2, "--steps", 1)
+    assert run("train", pictures, "--config", config, *quick, "--out", first).code == 0
+    shape = load_weights(first).description.architecture
+    config.write_text('activation = "prelu"')
+
+    def shape_with(*options):
+        out = tmp_path / "b.safetensors"
+        ran = run("train", pictures, *quick, "--init", first, *options, "--out", out, "--overwrite")
+        assert ran.code == 0, ran.stderr
+        return load_weights(out).description.architecture
+
+    assert shape_with() == shape
+    assert shape_with("--config", config) == dataclasses.replace(shape, activation="prelu")
+    assert shape_with("--activation", "tanh") == dataclasses.replace(shape, activation="tanh")
+    assert shape_with("--blocks", "2,1") == dataclasses.replace(shape, blocks=(2, 1), inner=())
+    assert shape_with("--widths", "8,12") == dataclasses.replace(shape, inner=())
+
+
+def test_bundled_weights_can_be_started_from(run, pictures, tmp_path):
+    out = tmp_path / "w.safetensors"
+    quick = ("--patch", 16, "--batch", 1, "--steps", 1, "--val", pictures)
+    ran = run("train", pictures, *quick, "--init", "denoise", "--noise-level", "25:25", "--out", out, "--json")
+    assert ran.code == 0, ran.stderr
+    (score,) = ran.json["scores"]
+    assert score["psnr"] > score["input_psnr"] + 8
 
 
 def test_a_pruned_network_can_grow_what_changes_nothing_yet(run, pictures, tmp_path):

@@ -46,10 +46,10 @@ def classify(
         if prediction.error:
             failed = True
             streams.error(prediction.error)
-        elif json:
+        if json:
             classes = [{"class": name, "probability": round(share, 6)} for name, share in prediction.classes]
-            streams.json({"path": str(prediction.path), "classes": classes})
-        else:
+            streams.json({"path": str(prediction.path), "classes": classes, "error": prediction.error or None})
+        elif not prediction.error:
             named = ", ".join(f"{name} {share:.1%}" for name, share in prediction.classes)
             streams.data(f"{prediction.path}: {named}")
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.OK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,10 +17,13 @@ from deconv_cli.errors import UsageError, unknown_name
 
 NOISE_TASKS = {"gaussian": "denoise", "camera": "photo"}
 """Kind of noise to the task that undoes it."""
+SHAPE = ("layout", "widths", "blocks", "inner", "skips", "upsampling", "activation")
+"""What a network has in common with the weights that it starts from, unless it is given."""
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from deconv_cli.network.description import Architecture
     from deconv_cli.training.classification import Confusion
     from deconv_cli.training.config import TrainConfig
     from deconv_cli.training.loop import Progress, Result, RunFiles
@@ -248,18 +252,21 @@ def train(
             json=json,
         )
     max_seconds = parse_time(max_time or "20m")
-    settings = config_from_dict({**toml, **given}, str(config or "options"))
+    start = find_weights(init) if init else None
+    shape = _shape_left_open(load_weights(start).description.architecture, {*toml, *given}) if start else {}
+    settings = config_from_dict({**shape, **toml, **given}, str(config or "options"))
     name = folders[0].resolve().name
     trained = find_task(settings.task).weights_name(settings.scale)
     files = loop.RunFiles(out or Path(f"{name}-{trained}-{settings.activation}.safetensors"))
     checkpoint = _find_checkpoint(resume, files.checkpoint)
     if checkpoint:
         settings = _config_to_resume(checkpoint, settings, given, config)
-    _refuse(files, replace=overwrite or checkpoint is not None)
-    for folder in (*folders, *filter(None, (val, paired))):
+    given_folders = [*folders, *filter(None, (val, paired))]
+    hint = ", but left no checkpoint; use" if resume == "auto" else "; use --resume auto to go on,"
+    _refuse(files, given_folders, replace=overwrite or _is_the_same(files, resume, checkpoint), hint=hint)
+    for folder in given_folders:
         if not folder.is_dir():
             raise UsageError(f"{folder}: there is no such folder of pictures")
-    start = find_weights(init) if init else None
 
     with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
 
@@ -316,7 +323,7 @@ def _train_classifier(
     settings = config_from_dict(values, source, ClassifyConfig)
     name = folders[0].resolve().name
     files = RunFiles(out or Path(f"{name}-classify-{settings.activation}.safetensors"))
-    _refuse(files, replace=overwrite)
+    _refuse(files, [*folders, *filter(None, (validation,))], replace=overwrite, hint="; use")
     with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
 
         def report(progress: Progress, confusion: Confusion | None) -> None:
@@ -401,6 +408,14 @@ def _names(text: str | None) -> list[str] | None:
     return [] if text == "none" else [name.strip() for name in text.split(",")]
 
 
+def _shape_left_open(architecture: Architecture, given: Collection[str]) -> dict[str, Any]:
+    """Return what the weights to start from say about the shape of the network, where nothing else is given."""
+    shape = {name: getattr(architecture, name) for name in SHAPE if name not in given}
+    if not {"widths", "blocks"}.isdisjoint(given):
+        shape.pop("inner", None)  # These belong to other blocks.
+    return shape
+
+
 def _find_checkpoint(resume: str | None, own: Path) -> Path | None:
     if resume == "auto":
         return own if own.is_file() else None
@@ -425,13 +440,28 @@ def _config_to_resume(
     return saved
 
 
-def _refuse(files: RunFiles, *, replace: bool) -> None:
+def _is_the_same(files: RunFiles, resume: str | None, checkpoint: Path | None) -> bool:
+    """Tell whether the training that was here is the one to go on with, maybe from the beginning."""
+    if checkpoint is None:
+        return resume == "auto" and not files.out.exists()
+    return files.checkpoint.is_file() and checkpoint.samefile(files.checkpoint)
+
+
+def _refuse(files: RunFiles, folders: Collection[Path], *, replace: bool, hint: str) -> None:
+    """Refuse to write over what is here, or into a folder of pictures."""
+    from deconv_cli.images import find_pictures
+    from deconv_cli.training.data import is_run_folder
+
     if files.out.suffix != ".safetensors":
         raise UsageError(f"{files.out}: weights are written as safetensors; give a name that ends in .safetensors")
-    if not replace and (files.out.exists() or files.folder.exists()):
+    given = files.folder.resolve() in [folder.resolve() for folder in folders]
+    ours = is_run_folder(files.folder) and not given
+    if files.folder.is_dir() and not ours and find_pictures(files.folder, recursive=True):
         raise UsageError(
-            f"{files.out}: a training was here already; use --resume auto to go on, --overwrite to replace it, or --out"
+            f"{files.out}: log and checkpoint would go into {files.folder}, which holds pictures; give another --out"
         )
+    if not replace and (files.out.exists() or files.folder.exists()):
+        raise UsageError(f"{files.out}: a training was here already{hint} --overwrite to replace it, or --out")
 
 
 def _in_words(scores: tuple[Score, ...]) -> str:
@@ -446,7 +476,8 @@ def _finish(streams: Streams, files: RunFiles, result: Result, *, json: bool) ->
     from dataclasses import asdict
 
     if json:
-        streams.json({"weights": str(files.out), **asdict(result)})
+        scores = [score.to_dict() for score in result.scores]
+        streams.json({"weights": str(files.out), **asdict(result), "scores": scores})
     if result.skipped:
         streams.warning(f"{result.skipped} steps were not finite and were left out")
     if result.step < result.steps:

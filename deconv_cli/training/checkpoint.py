@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class TrainState:
     skipped
         Steps left out because loss or gradient was not finite.
     best
-        Highest validation PSNR so far, dB.
+        Highest validation PSNR so far, dB; minus infinity before there is one.
     seconds
         Time spent so far.
     """
@@ -74,11 +75,12 @@ def save_checkpoint(path: Path, state: TrainState, config: TrainConfig, pictures
     for at, optimizer in enumerate(state.optimizers):
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{at}/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
+    counters = {name: getattr(state, name) for name in COUNTERS}
     header = {
         "format": FORMAT_VERSION,
         "config": config.to_dict(),
         "pictures": pictures,
-        "counters": {name: getattr(state, name) for name in COUNTERS},
+        "counters": {name: value if math.isfinite(value) else None for name, value in counters.items()},
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, save(contiguous, {METADATA_KEY: json.dumps(header)}))
@@ -123,7 +125,8 @@ def load_checkpoint(path: Path, device: torch.device) -> TrainState:
                 values.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
     for name in COUNTERS:
-        setattr(state, name, header["counters"][name])
+        if (value := header["counters"][name]) is not None:
+            setattr(state, name, value)
     return state
 
 
@@ -134,7 +137,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DeconvError(f"{path}: there is no such checkpoint; give the checkpoint.safetensors of a training run")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[METADATA_KEY])
+            # Earlier versions wrote an infinite PSNR, which JSON has no word for.
+            header = json.loads((file.metadata() or {})[METADATA_KEY], parse_constant=lambda _: None)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise DeconvError(f"{path}: not a checkpoint of a training, or a damaged one ({error})") from error

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, NoPicturesError
-from deconv_cli.images import find_pictures, read_frame, read_size, to_float
+from deconv_cli.images import find_pictures, from_float, read_frame, read_size, to_float
 from deconv_cli.network.container import thread_limit
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import (
@@ -34,6 +34,8 @@ from deconv_cli.training.augmentation import (
 )
 from deconv_cli.training.config import TrainConfig
 
+CONFIG, RECORD = "config.toml", "log.jsonl"
+"""Two of the files beside all trained weights; a folder that holds both is one of a training, not one of pictures."""
 CACHE_BYTES = 2 << 30
 """Decoded pictures kept in memory; the rest is decoded again when drawn."""
 MAX_VALIDATION = 16
@@ -121,7 +123,7 @@ class PictureSet:
     def _usable_size(self, path: Path, smallest: int) -> tuple[int, int]:
         width, height = read_size(path)
         if min(width, height) < smallest:
-            raise DeconvError(f"{path}: {width} x {height} is smaller than a {smallest} x {smallest} patch")
+            raise DeconvError(f"{path}: {width} x {height} is smaller than {smallest} x {smallest} pixels")
         if self.twins and read_size(self.twins[path]) != (width, height):
             raise DeconvError(f"{self.twins[path]}: is not of the same size as {path}")
         return width, height
@@ -140,15 +142,32 @@ class PictureSet:
 
 
 def read_rgb8(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as H x W x 3, uint8; gray is repeated, alpha ignored, 16 bits reduced to 8."""
+    """Read a picture as H x W x 3, uint8; gray is repeated, alpha ignored, 16 bits and float rounded to 8 bits."""
     pixels: NDArray[Any] = read_frame(path).pixels
-    if pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        pixels = from_float(to_float(pixels), np.uint8)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Tell whether a folder is that of a training's files; see `deconv_cli.training.loop.RunFiles`."""
+    return (folder / CONFIG).is_file() and (folder / RECORD).is_file()
+
+
+def find_clean(folder: Path, validation: Path | None = None) -> list[Path]:
+    """List the pictures in a folder, read recursively, without those of the validation folder inside it.
+
+    The folders of trainings inside it are left out, too: a training in the folder of its own pictures would find its
+    curves among them.
+    """
+    found = find_pictures(folder, recursive=True, exclude=validation)
+    inside = {parent for path in found for parent in path.relative_to(folder).parents} - {Path()}
+    runs = {parent for parent in inside if is_run_folder(folder / parent)}
+    return [path for path in found if runs.isdisjoint(path.relative_to(folder).parents)]
+
+
 def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[list[Path], list[Path]]:
-    """List the pictures to train on and those to validate on.
+    """List the pictures to train on, and those to validate on, whose folder may lie inside the others.
 
     Without a validation folder a tenth of the pictures is held out, 1 to 16 of them, chosen by the hash of the path
     below its folder, so that the choice survives moving the folder and adding pictures.
@@ -162,12 +181,12 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
     """
     found: list[tuple[str, Path]] = []
     for folder in folders:
-        paths = find_pictures(folder, recursive=True)
+        paths = find_clean(folder, validation)
         if not paths:
             raise NoPicturesError(f"{folder}: no picture was found in this folder")
         found += [(path.relative_to(folder).as_posix(), path) for path in paths]
     if validation is not None:
-        held_out = find_pictures(validation, recursive=True)
+        held_out = find_clean(validation)
         if not held_out:
             raise NoPicturesError(f"{validation}: no picture to validate on was found in this folder")
         return [path for _, path in found], held_out
@@ -179,7 +198,7 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
     return [path for _, path in found if path not in set(held_out)], held_out
 
 
-def find_twins(folders: Sequence[Path], degraded: Path) -> dict[Path, Path]:
+def find_twins(folders: Sequence[Path], validation: Path | None, degraded: Path) -> dict[Path, Path]:
     """Match every clean picture with its degraded twin: the same path below its folder, whatever the suffix.
 
     Raises
@@ -191,8 +210,8 @@ def find_twins(folders: Sequence[Path], degraded: Path) -> dict[Path, Path]:
     for path in find_pictures(degraded, recursive=True):
         by_stem.setdefault(path.relative_to(degraded).with_suffix(""), []).append(path)
     twins: dict[Path, Path] = {}
-    for folder in folders:
-        for path in find_pictures(folder, recursive=True):
+    for folder in (*folders, *filter(None, (validation,))):
+        for path in find_clean(folder, validation):
             stem = path.relative_to(folder).with_suffix("")
             found = by_stem.get(stem, [])
             if len(found) != 1:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
-from deconv_cli.images import find_pictures, to_float
+from deconv_cli.images import to_float
 from deconv_cli.training.augmentation import (
     blend,
     dim,
@@ -23,7 +23,7 @@ from deconv_cli.training.augmentation import (
     turn_and_mirror,
 )
 from deconv_cli.training.config import ClassifyConfig
-from deconv_cli.training.data import read_rgb8
+from deconv_cli.training.data import find_clean, is_run_folder, read_rgb8
 
 HELD_OUT = 5
 """One in so many pictures of a class is held out."""
@@ -74,8 +74,10 @@ class LabelledBatch:
     targets: NDArray[np.float32]
 
 
-def find_classes(folder: Path) -> dict[str, list[Path]]:
+def find_classes(folder: Path, validation: Path | None = None) -> dict[str, list[Path]]:
     """List the pictures of each class: the folders inside the folder, read recursively, by name.
+
+    Hidden folders, those of trainings and the validation folder are no classes.
 
     Raises
     ------
@@ -86,11 +88,13 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder of pictures")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    left_out = validation.resolve() if validation else None
+    inside = [entry for entry in folder.iterdir() if entry.is_dir() and entry.resolve() != left_out]
+    names = sorted(entry.name for entry in inside if not entry.name.startswith(".") and not is_run_folder(entry))
     if len(names) < 2:
         has = f"only one class ('{names[0]}')" if names else "no classes"
         raise UsageError(f"{folder}: has {has}; put the pictures of each class into a folder of its own, at least two")
-    found = {name: find_pictures(folder / name, recursive=True) for name in names}
+    found = {name: find_clean(folder / name) for name in names}
     empty = [name for name, paths in found.items() if not paths]
     if empty:
         raise NoPicturesError(f"{folder / empty[0]}: no picture of this class was found")
@@ -107,7 +111,7 @@ def read_labelled(folder: Path, validation: Path | None, side: int) -> tuple[Lab
     DeconvError
         If the classes cannot be used, or those of the validation folder are others.
     """
-    training = find_classes(folder)
+    training = find_classes(folder, validation)
     classes = tuple(training)
     if validation is not None:
         held_out = find_classes(validation)

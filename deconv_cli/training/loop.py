@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.errors import DeconvError, UsageError, cannot_write
 from deconv_cli.images import write_atomically
 from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.device import find_precision
@@ -32,13 +33,21 @@ from deconv_cli.training.checkpoint import (
     save_checkpoint,
 )
 from deconv_cli.training.config import TrainConfig
-from deconv_cli.training.data import PictureSet, draw_batch, find_twins, prefetch, split_pictures
+from deconv_cli.training.data import CONFIG, RECORD, PictureSet, draw_batch, find_twins, prefetch, split_pictures
 from deconv_cli.training.gradient_health import GradientWatch
 from deconv_cli.training.optimizer import rate_factor
 from deconv_cli.training.record import Record, plot_record, read_record
 from deconv_cli.training.step import find_step, train_step
 from deconv_cli.training.teacher import Teacher
-from deconv_cli.training.validation import Case, Score, make_cases, validate
+from deconv_cli.training.validation import (
+    Case,
+    Score,
+    leave_out_blank,
+    make_cases,
+    mean_psnr,
+    smallest_side,
+    validate,
+)
 
 TIMED_STEPS = 20
 LOG_EVERY = 50
@@ -74,12 +83,12 @@ class RunFiles:
     @property
     def config(self) -> Path:
         """The effective configuration."""
-        return self.folder / "config.toml"
+        return self.folder / CONFIG
 
     @property
     def record(self) -> Path:
         """The log, JSON lines."""
-        return self.folder / "log.jsonl"
+        return self.folder / RECORD
 
     @property
     def curve(self) -> Path:
@@ -199,10 +208,9 @@ def train(
     if unsuited:
         raise UsageError(f"{paired}: {', '.join(unsuited)} would change the degradation of the pairs; leave them out")
     train_paths, validation_paths = split_pictures(folders, validation)
-    twins = find_twins([*folders, *([validation] if validation else [])], paired) if paired else None
+    twins = find_twins(folders, validation, paired) if paired else None
     pictures = PictureSet(train_paths, config.patch, twins)
-    held_out = PictureSet(validation_paths, config.multiple, twins)
-    cases = make_cases(held_out, task, config)
+    cases = leave_out_blank(make_cases(_held_out(validation_paths, task, config, twins), task, config))
 
     parameters = _initial_parameters(init, config) if init else None
     guide = _find_teacher(teacher, config, device, self_ensemble=self_ensemble) if teacher else None
@@ -214,7 +222,12 @@ def train(
                 f"{resume}: was made with other pictures, or another teacher; give the same, or start anew with --init"
             )
         state = load_checkpoint(resume, device)
+        if not _take_best(resume, files):
+            state.best = -math.inf
+        if resume.resolve() != files.checkpoint.resolve():
+            save_checkpoint(files.checkpoint, state, config, fingerprint)
     else:
+        _remove_earlier(files, init)
         if not config.steps:
             config = _with_timed_steps(
                 config, pictures, task, device, parameters=parameters, teacher=guide, max_seconds=max_seconds
@@ -290,25 +303,32 @@ class Fit:
             stopping = stop()
             validated = state.step % every == 0 or state.step == steps
             if validated or stopping:
-                scores = self.validate_and_save(state, record)
+                scores = self.validate_and_save(state, record, scheduled=validated)
             report(Progress(state.step, steps, loss, scores if validated or stopping else ()))
             if stopping:
                 break
+        if not scores and not math.isfinite(state.best):  # Resumed at the end, and the best weights are lost.
+            scores = self.validate_and_save(state, record, scheduled=True)
         return Result(scores, state.step, steps, state.skipped, state.seconds)
 
-    def validate_and_save(self, state: TrainState, record: Record) -> tuple[Score, ...]:
-        """Score the averaged parameters; write checkpoint, last weights, curve, and the best weights if these are."""
+    def validate_and_save(self, state: TrainState, record: Record, *, scheduled: bool) -> tuple[Score, ...]:
+        """Score the averaged parameters; write checkpoint, last weights, curve, and the best weights if these are.
+
+        An interruption, which is not scheduled, does not count, so that in the end the best weights are those of an
+        uninterrupted training; until there are any, the weights at hand stand in for them.
+        """
         averaged = copy.deepcopy(state.network)
         averaged.load_state_dict(state.average)
         dtype = find_precision(self.config.precision, self.device)
         scores = tuple(validate(averaged, self.cases, self.task, self.device, dtype))
-        record.append(step=state.step, validation=[dataclasses.asdict(score) for score in scores])
+        record.append(step=state.step, validation=[score.to_dict() for score in scores])
         weights = self.weights(state, scores)
         save_weights(self.files.last, weights)
-        mean = float(np.mean([score.psnr for score in scores]))
-        if mean > state.best:
-            state.best = mean
+        mean = mean_psnr(score.psnr for score in scores)
+        if mean > state.best and (scheduled or state.best == -math.inf):
             save_weights(self.files.out, weights)
+        if scheduled:
+            state.best = max(state.best, mean)
         save_checkpoint(self.files.checkpoint, state, self.config, str(self.provenance["fingerprint"]))
         plot_record(read_record(self.files.record), self.files.curve, self.files.out.stem)
         return scores
@@ -328,7 +348,7 @@ class Fit:
             description,
             to_parameters(state.average),
             recipe,
-            {"protocol": protocol, "validation": [dataclasses.asdict(score) for score in scores]},
+            {"protocol": protocol, "validation": [score.to_dict() for score in scores]},
         )
 
 
@@ -367,12 +387,15 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
 
     A network may start from another task's of the same widths: a blind one from a conditioned one, one that enlarges
     from one of another scale (the last layer is new), one of a single channel from one of three, to which it does the
-    same as that to three equal ones, and one with more or wider blocks, pruned or not (blocks beyond those are new, and
-    near the identity; what is added to a block changes nothing yet).
+    same as that to three equal ones, one with another activation, and one with more or wider blocks, pruned or not
+    (blocks beyond those are new, and near the identity; what is added to a block changes nothing yet).
     """
     weights = load_weights(path)
+    if weights.description.classes:
+        raise UsageError(f"{path}: these weights tell classes apart; only those of a restoration can be started from")
     theirs, ours = weights.description.architecture, config.architecture
-    free = {name: getattr(ours, name) for name in ("condition_planes", "scale", "channels", "blocks", "inner")}
+    may_differ = ("condition_planes", "scale", "channels", "activation", "blocks", "inner")
+    free = {name: getattr(ours, name) for name in may_differ}
     alike = theirs.widths == ours.widths and dataclasses.replace(theirs, **free) == ours
     blocks = ours.residual_blocks
     grown = all(name in blocks and width <= blocks[name][1] for name, (_, width) in theirs.residual_blocks.items())
@@ -389,7 +412,8 @@ def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
     for name, (_, width) in theirs.residual_blocks.items():
         if width < blocks[name][1]:
             _widen(taken, new, name, width)
-    return {**new, **taken}
+    # Of the activations only prelu has parameters.
+    return {name: taken.get(name, new[name]) for name in new}
 
 
 def _widen(parameters: dict[str, Tensor], new: dict[str, Tensor], block: str, width: int) -> None:
@@ -422,6 +446,38 @@ def _find_teacher(weights: Weights, config: TrainConfig, device: torch.device, *
         raise UsageError(f"{theirs.name}: to learn from it, patch must be a multiple of {multiple}, its total stride")
     orientations = config.augment if self_ensemble else ()
     return Teacher(weights.build(), device, find_precision(config.precision, device), orientations)
+
+
+def _held_out(paths: Sequence[Path], task: Task, config: TrainConfig, twins: dict[Path, Path] | None) -> PictureSet:
+    try:
+        return PictureSet(paths, smallest_side(task, config), twins)
+    except DeconvError as error:
+        raise DeconvError(f"to validate on, {error}; give others with --val") from error
+
+
+def _take_best(resume: Path, files: RunFiles) -> bool:
+    """See that the best weights of the training to go on with stand at `out`; return False if they are lost."""
+    folder = resume.resolve().parent
+    best = folder.with_name(f"{folder.name}.safetensors")
+    if not best.is_file() or best == files.out.resolve():
+        return best.is_file()
+    weights = load_weights(best)
+    description = dataclasses.replace(weights.description, name=files.out.stem)
+    save_weights(files.out, dataclasses.replace(weights, description=description))
+    return True
+
+
+def _remove_earlier(files: RunFiles, init: Path | None) -> None:
+    """Remove what an earlier training left to go on from, so that this one is not taken for it.
+
+    The best weights stay until there are others to replace them, and so does what this training starts from.
+    """
+    for path in (files.checkpoint, files.last):
+        try:
+            if path.exists() and not (init and path.samefile(init)):
+                path.unlink()
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
 
 def _make_run_folder(files: RunFiles) -> None:

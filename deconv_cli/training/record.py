@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from deconv_cli.images import write_atomically
 
@@ -34,8 +37,13 @@ class Record:
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
-    """Read a log file back, a dictionary a line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Read a log file back, a dictionary a line; a line cut short, by a kill or a full disk, is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            # Earlier versions wrote an infinite PSNR, which JSON has no word for.
+            lines.append(json.loads(text, parse_constant=lambda _: None))
+    return lines
 
 
 def plot_record(lines: list[dict[str, Any]], path: Path, title: str) -> None:
@@ -56,9 +64,9 @@ def plot_record(lines: list[dict[str, Any]], path: Path, title: str) -> None:
         level, baseline = series[0]["level"], series[0]["input_psnr"]
         right.plot(
             [line["step"] for line in scores],
-            [entry["psnr"] for entry in series],
+            [np.nan if entry["psnr"] is None else entry["psnr"] for entry in series],
             marker=marker,
-            label=f"level {level:g} (input {baseline:.2f} dB)",
+            label=f"level {level:g} (input {'exact' if baseline is None else f'{baseline:.2f} dB'})",
         )
     right.set(xlabel="step", ylabel="PSNR / dB (mean per picture)", title="validation")
     right.grid(alpha=0.3)

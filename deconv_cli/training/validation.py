@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +23,10 @@ from deconv_cli.training.data import Pictures
 CROP = 256
 """Side of the centre crop that stands for a validation picture."""
 SEED = 1_000_003
+SSIM_SIDE = 11
+"""The least that SSIM can be measured on."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,11 @@ class Case:
     input_psnr: float
     input_ssim: float
 
+    @property
+    def blank(self) -> bool:
+        """Whether the picture is of one colour."""
+        return bool((self.clean == self.clean[0, 0]).all())
+
     def score(self, restored: NDArray[np.float32]) -> tuple[float, float]:
         """Return PSNR and SSIM of a result, H x W x C, rounded to 8 bits."""
         return score_rounded(self.clean, restored, self.protocol)
@@ -56,13 +69,44 @@ class Case:
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the validation pictures at one level: PSNR in dB and SSIM, output rounded to 8 bits."""
+    """Means over the validation pictures at one level: PSNR in dB and SSIM, output rounded to 8 bits.
+
+    PSNR is that of `mean_psnr`.
+    """
 
     level: float
     psnr: float
     ssim: float
     input_psnr: float
     input_ssim: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return plain values for JSON, where an infinite PSNR is null."""
+        return {name: value if math.isfinite(value) else None for name, value in dataclasses.asdict(self).items()}
+
+
+def mean_psnr(values: Iterable[float]) -> float:
+    """Return the mean of those that are finite, infinity if none is: one exact picture would hide the others."""
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else math.inf
+
+
+def smallest_side(task: Task, config: TrainConfig) -> int:
+    """Return the least side of a picture to validate on, whose centre crop can be scored by the task's protocol."""
+    scored = SSIM_SIDE + 2 * task.protocol(config.scale).crop
+    return -(-scored // config.multiple) * config.multiple
+
+
+def leave_out_blank(cases: list[Case]) -> list[Case]:
+    """Return the cases that show something, or all if none does.
+
+    An empty page is restored exactly, or nearly so now and exactly later: its PSNR, huge or infinite, would drown out
+    those of the others.
+    """
+    showing = [case for case in cases if not case.blank]
+    if 0 < len(showing) < len(cases):
+        log.info("pictures of one colour are not counted in the validation")
+    return showing or cases
 
 
 def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case]:
@@ -135,7 +179,8 @@ def validate(
         scores = case.score(output[0].permute(1, 2, 0).float().cpu().numpy())
         by_level.setdefault(case.reported, []).append((*scores, case.input_psnr, case.input_ssim))
     network.train()
+    means: tuple[Callable[..., float], ...] = (mean_psnr, np.mean, mean_psnr, np.mean)
     return [
-        Score(level, *(float(np.mean(column)) for column in zip(*rows, strict=True)))
+        Score(level, *(float(mean(column)) for mean, column in zip(means, zip(*rows, strict=True), strict=True)))
         for level, rows in by_level.items()
     ]
