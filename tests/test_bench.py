@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -142,12 +144,62 @@ def test_the_page_of_tables_is_what_the_bundled_weights_scored(monkeypatch):
     assert make_tables.OUT.read_text(encoding="utf-8") == make_tables.page()
 
 
-def test_speed_compares_engines(run, tiny_weights, monkeypatch):
+def test_a_level_that_leaves_the_pictures_as_they_are(run, colour, tiny_weights):
+    """Doing nothing then scores an infinite PSNR, which JSON has no word for."""
+    ran = run("bench", colour, "--weights", tiny_weights, "--levels", 0, "--json")
+    assert ran.code == 0, ran.stderr
+    (row,) = ran.json["rows"]
+    assert (row["input_psnr"], row["input_ssim"]) == (None, 1)
+    assert row["psnr"] > 0
+
+
+def test_the_engine_that_ran_is_named_and_why_others_did_not(run, colour, tiny_weights, monkeypatch):
+    options = ("--weights", tiny_weights, "--levels", 25, "--json")
+    both = run("bench", colour, *options, "--against", "tv", "--engine", "torch").json
+    assert both["engines"] == {"tiny": {"engine": "torch", "fallback": None}}
+    monkeypatch.setitem(sys.modules, "deconv_cli.network.engines.openvino", None)
+    ran = run("bench", colour, *options).json["engines"]["tiny"]
+    assert ran["engine"] in ("onnxruntime", "torch")
+    assert ran["fallback"].startswith("openvino: the engine openvino cannot be imported")
+
+
+@pytest.fixture
+def short_timing(monkeypatch):
     monkeypatch.setattr(speed_module, "SIZE", (64, 96))
     monkeypatch.setattr(speed_module, "LARGE", (72, 96))
     monkeypatch.setattr(speed_module, "MEGAPIXELS", (0.01,))
     monkeypatch.setattr(speed_module, "_thread_counts", lambda: [1])
     monkeypatch.setattr(speed_module, "BATCH_SIDE", 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("nowhere",), "FOLDER"),
+        (("--engine", "nonsense"), "--engine"),
+        (("--precision", "fp99"), "--precision"),
+        (("--csv", "t.csv"), "--csv"),
+        (("--levels", "x"), "--levels"),
+        (("--gray",), "--gray"),
+        (("--weights", "denoise", "--task", "sr"), "--task"),
+    ],
+)
+def test_what_does_not_go_with_speed_is_refused(run, arguments, named):
+    ran = run("bench", "--speed", *arguments)
+    assert ran.code == 2
+    assert f"{named} does not go with --speed" in ran.stderr
+
+
+@pytest.mark.parametrize(("says", "reason"), [("", "exit status -9"), ("Traceback\nno room\n", "no room")])
+def test_a_timing_process_that_dies_is_told(run, tiny_weights, short_timing, monkeypatch, says, reason):
+    dead = subprocess.CompletedProcess([], -9, "", says)
+    monkeypatch.setattr(speed_module.subprocess, "run", lambda *_, **__: dead)
+    ran = run("bench", "--speed", "--rounds", 1, "--weights", tiny_weights, "--device", "cpu")
+    assert ran.code == 1
+    assert ran.stderr == f"error: timing in a process of its own failed: {reason}\n"
+
+
+def test_speed_compares_engines(run, tiny_weights, short_timing):
     both = ("--weights", tiny_weights, "--weights", "sr-x4")
     ran = run("bench", "--speed", "--rounds", 1, *both, "--device", "cpu", "--json")
     assert ran.code == 0, ran.stderr

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -280,6 +282,55 @@ def test_a_stopped_compression_writes_no_weights(file, pictures, tmp_path):
     assert (tmp_path / "out" / "pruned" / "checkpoint.safetensors").exists()
 
 
+@pytest.fixture
+def short_timing(monkeypatch):
+    monkeypatch.setattr("deconv_cli.compression.report.SPEED_SIDES", (64, 96))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "written"),
+    [
+        ("quantization", "mean_psnr", False),  # while layers are chosen
+        ("compress", "find_bias_errors", False),
+        ("compress", "save_weights", True),
+    ],
+)
+def test_ctrl_c_is_heeded_without_a_fine_tuning_too(
+    run, file, pictures, tmp_path, monkeypatch, short_timing, module, name, written
+):
+    module, calls = importlib.import_module(f"deconv_cli.compression.{module}"), []
+    function = getattr(module, name)
+
+    def interrupted(*arguments, **options):
+        if not calls:
+            signal.raise_signal(signal.SIGINT)
+        calls.append(name)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(module, name, interrupted)
+    out = tmp_path / "out.safetensors"
+    ran = run("compress", file, pictures, "--quantize", "int8", "--max-loss", 50, "--levels", 15, "--out", out)
+    assert ran.code == 130, ran.stderr
+    assert len(calls) == 1
+    assert out.exists() == (out.with_suffix("") / "report.json").exists() == written
+    assert ("no weights were written" in ran.stderr) == (not written)
+    assert "what was trained" not in ran.stderr
+
+
+def test_a_report_at_levels_that_no_paper_has(run, weights, pictures, tmp_path, short_timing):
+    """The weights know none of those reported, and at level 0 doing nothing scores an infinite PSNR."""
+    source, out = tmp_path / "weak.safetensors", tmp_path / "out.safetensors"
+    save_weights(source, dataclasses.replace(weights, description=dataclasses.replace(
+        weights.description, level_range=(0.0, 10.0))))  # fmt: skip
+    options = ("--quantize", "int8", "--max-loss", 50, "--levels", 0, "--out", out)
+    ran = run("compress", source, pictures, *options, "--json")
+    assert ran.code == 0, ran.stderr
+    assert {row["input_psnr"] for row in ran.json["scores"]["rows"]} == {None}
+    report = (out.with_suffix("") / "report.json").read_text()
+    assert "Infinity" not in report
+    assert json.loads(report)["scores"] == ran.json["scores"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")
 def test_a_gpu_fine_tunes(file, pictures, tmp_path):
     out, wanted = tmp_path / "out.safetensors", Compression(prune=0.2, quantize="int8", finetune=8)
@@ -323,6 +374,11 @@ def test_other_weights_and_existing_outputs_are_refused(run, file, pictures, tmp
     ran = run("compress", file, pictures, "--quantize", "int8", "--out", taken)
     assert ran.code == 2
     assert taken.read_bytes() == b"precious"
+    precious = file.read_bytes()
+    ran = run("compress", file, pictures, "--quantize", "int8", "--out", file, "--overwrite")
+    assert ran.code == 2
+    assert "another --out" in ran.stderr
+    assert file.read_bytes() == precious
 
 
 def test_a_foreign_quantization_is_refused(rounded, tmp_path):
@@ -398,14 +454,17 @@ def test_fast_takes_the_bundled_int8_weights_and_says_so(run, bundled, tmp_path)
 
 
 def test_a_processor_without_int8_computes_the_same_in_float(rounded, monkeypatch):
+    def in_int8(engine):
+        nodes = engine._request.get_compiled_model().get_runtime_model().get_ordered_ops()
+        return sum(str(node.get_rt_info()["primitiveType"].value).endswith("I8") for node in nodes)
+
     x = stacked()
-    expected = ENGINES["openvino"].load(rounded, "cpu", "fp32").run(x)
+    engine = ENGINES["openvino"].load(rounded, "cpu", "fp32")
+    expected = engine.run(x)
+    assert (in_int8(engine) > 0) == has_native_int8()
     monkeypatch.setattr("deconv_cli.network.engines.openvino.has_native_int8", lambda: False)
     engine = ENGINES["openvino"].load(rounded, "cpu", "fp32")
-    nodes = engine._request.get_compiled_model().get_runtime_model().get_ordered_ops()
-    assert not any(
-        str(node.get_rt_info()["primitiveType"].value).endswith("I8") for node in nodes if "conv" in str(node)
-    )
+    assert in_int8(engine) == 0
     assert np.abs(engine.run(x) - expected).max() < 0.02 * np.abs(expected).max()
 
 

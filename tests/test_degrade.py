@@ -129,6 +129,19 @@ def test_compression_is_pillows_whatever_the_format(run, clean, tmp_path):
     assert not np.array_equal(read(tmp_path / "full.jpg"), expected)
 
 
+def test_copies_without_loss_are_the_same_in_every_format(run, clean, tmp_path):
+    """Also of an original that was not lossless; and WebP has a quality of its own, that is not meant."""
+    worn = tmp_path / "worn.jpg"
+    Image.open(clean / "cat.png").save(worn, quality=80)
+    for source, options in ((clean / "cat.png", ("--quality", 10)), (worn, ("--noise-level", 25))):
+        copies = []
+        for name in ("copy.png", "copy.webp", "copy.bmp", "copy.tif"):
+            ran = run("degrade", source, tmp_path / source.stem / name, *options)
+            assert ran.code == 0, ran.stderr
+            copies.append(read(tmp_path / source.stem / name))
+        assert all(np.array_equal(copy, copies[0]) for copy in copies[1:])
+
+
 def test_shrinking_is_that_of_the_protocol(run, clean, tmp_path):
     assert run("degrade", clean / "cat.png", tmp_path / "small.png", "--scale", 2).code == 0
     assert np.array_equal(
@@ -160,6 +173,7 @@ def test_transparency_and_16_bits_stay(run, tmp_path):
         (("--subsampling", "4:1:1", "--quality", 9), "valid: 4:2:0, 4:4:4"),
         (("--noise-level", 9, "--format", "jpg"), "--quality"),
         (("--noise-level", 9, "--format", "ppm"), "unknown format"),
+        (("--noise-level", 9, "--format", "avif"), "png, jpg, webp, bmp, tiff"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(run, clean, tmp_path, options, message):
@@ -167,6 +181,13 @@ def test_what_cannot_be_done_is_refused_before_any_work(run, clean, tmp_path, op
     assert ran.code == 2
     assert message in ran.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_name_for_a_format_that_copies_cannot_have_is_refused(run, clean, tmp_path):
+    ran = run("degrade", clean / "cat.png", tmp_path / "cat.avif", "--quality", 20)
+    assert ran.code == 2
+    assert "png, jpg, webp, bmp, tiff" in ran.stderr
+    assert not (tmp_path / "cat.avif").exists()
 
 
 def test_nothing_is_lost(run, clean, tmp_path):

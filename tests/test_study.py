@@ -11,14 +11,17 @@ from PIL import Image
 from skimage import data
 
 from deconv_cli.network.activations import ACTIVATIONS
+from deconv_cli.study import run as run_module
 from deconv_cli.study import study as study_module
 from deconv_cli.study.arms import Settings
+from deconv_cli.study.data import LabelledData
 from deconv_cli.study.measures import checkerboard_energy
-from deconv_cli.study.plots import STYLES
-from deconv_cli.study.report import main_table, write_report
+from deconv_cli.study.plots import STYLES, plot_gain, plot_gradients
+from deconv_cli.study.report import health_table, main_table, write_report
 from deconv_cli.study.statistics import compare, estimate, is_tie
 from deconv_cli.study.summary import load_summary, steps_to, weakest_ratio
 from deconv_cli.study.verdicts import verdicts
+from deconv_cli.training.labelled import LabelledPictures
 
 TINY = ("--width", 4, "--depth", 4, "--steps", 12, "--sweep-steps", 3, "--patch", 16, "--batch", 2, "--seeds", 2)
 
@@ -104,6 +107,16 @@ def test_stopping_leaves_what_is_finished(pictures, tmp_path, jobs):
     assert not study_module.study([pictures], tmp_path, settings, jobs=jobs, stop=stop)
     assert 2 <= len(list((tmp_path / "runs").iterdir())) < 13
     assert study_module.study([pictures], tmp_path, settings)
+
+
+def test_what_is_given_twice_is_done_once(run, pictures, tmp_path):
+    out = tmp_path / "study"
+    twice = ("--activations", "relu,relu", "--rates", "1e-3,1e-3", "--skips", "on,on")
+    ran = run("study", pictures, *TINY, *twice, "--seeds", 1, "--jobs", 1, "--out", out)
+    assert ran.code == 0, ran.stderr
+    assert "stopped" not in ran.stderr
+    assert len(json.loads((out / "results.json").read_text())["runs"]) == 2
+    assert (out / "report.md").exists()
 
 
 def test_arms_see_equal_batches_and_have_names_of_their_own():
@@ -236,6 +249,50 @@ def test_arms_that_diverged_are_told_and_do_not_break_the_report(finished, tmp_p
     assert "diverged" in (tmp_path / "report.md").read_text()
 
 
+def kept(finished, tmp_path, keep):
+    """The results of some of the runs, as a study that was stopped has them."""
+    content = json.loads((finished / "results.json").read_text())
+    content["runs"] = [entry for entry in content["runs"] if entry["sweep"] or keep(entry)]
+    for entry in content["runs"]:
+        if entry["sweep"]:
+            entry["score"] = 20 + entry["rate"]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    return load_summary(tmp_path / "results.json")
+
+
+def test_arms_that_were_not_run_are_told_from_those_that_diverged(run, finished, tmp_path, monkeypatch):
+    summary = kept(
+        finished, tmp_path, lambda run: run["arm"]["activation"] == "relu" and run["arm"]["skips"] and not run["seed"]
+    )
+    rows = {(row[0], row[1].strip("*")): row for row in main_table(summary).rows}
+    assert rows["with skips", "tanh"][2:4] == ["0.01", "not run"], "with the rate that was chosen"
+    assert "not run" in {row[4] for row in health_table(summary).rows}
+    best = verdicts(summary)[0].evidence
+    assert best[0].endswith("; not run: tanh, sigmoid, leaky_relu.")
+    assert best[1] == "without skips: not run."
+    for plot in (plot_gain(summary), plot_gradients(summary)):
+        texts = [text.get_text().strip() for axes in plot.axes for text in axes.texts]
+        assert texts.count("not run") == 7
+        assert "diverged" not in texts
+    monkeypatch.setattr("deconv_cli.study.report.plots", lambda _: {})  # They take their time.
+    ran = run("study", "--report", tmp_path)
+    assert ran.code == 0, ran.stderr
+    assert "not run" in ran.text
+    assert "with one seed nothing can be told" in (tmp_path / "report.md").read_text()
+    assert "diverged" not in ran.text
+
+
+def test_one_seed_tells_no_difference_and_is_no_tie(finished, tmp_path):
+    summary = kept(finished, tmp_path, lambda run: run["seed"] == 0)
+    told = verdicts(summary)
+    assert [verdict.conclusion for verdict in told if verdict.claim.startswith(("tanh", "Leaky"))] == [
+        "too few seeds to tell in all 2 comparisons"
+    ] * 2
+    sentences = " ".join(sentence for verdict in told for sentence in verdict.evidence)
+    assert "dB (one seed: cannot be told)" in sentences
+    assert "tie" not in sentences
+
+
 def test_a_folder_without_results_is_refused(run, tmp_path, pictures):
     ran = run("study", "--report", tmp_path)
     assert ran.code == 1
@@ -300,6 +357,22 @@ def test_a_study_of_classification(run, tmp_path):
     assert max(entry["score"] for entry in runs) > 70
     assert "accuracy / %" in (out / "report.md").read_text()
     assert run("study", folder, "--task", "classify,denoise", "--out", tmp_path / "o").code == 2
+
+
+def test_the_units_of_a_classifier_are_observed_on_all_classes(monkeypatch):
+    """Held-out pictures lie class by class."""
+    labels = np.repeat(np.arange(3), 5)
+    pixels = np.broadcast_to(labels[:, None, None, None], (15, 8, 8, 3)).astype(np.uint8)
+    pictures = LabelledPictures(pixels, labels, ("a", "b", "c"))
+    settings = Settings(("relu",), ("classify",), depths=(4,), width=4, patch=8, batch=2)
+    config = settings.config(settings.arms[0], 1e-3, seed=0, steps=2)
+    training = run_module.ClassifierTraining(config, LabelledData(pictures, pictures))
+    seen = []
+    monkeypatch.setattr(run_module, "LOOKED_AT", 6)
+    monkeypatch.setattr(run_module, "predict", lambda network, shown, device: seen.append(shown))
+    training.look()
+    assert len(seen[0]) <= 6
+    assert set(seen[0].ravel()) == {0, 1, 2}
 
 
 def test_every_activation_has_a_style_of_its_own():

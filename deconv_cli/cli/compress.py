@@ -135,7 +135,7 @@ def compress(
     )
     source = find_weights(weights)
     files = RunFiles(out or Path(f"{source.stem}{_suffix(wanted)}.safetensors"))
-    _refuse(files, replace=overwrite)
+    _refuse(source, files, replace=overwrite)
     where = find_device(device)
     for folder in (*folders, *filter(None, (val, test))):
         if not folder.is_dir():
@@ -166,18 +166,22 @@ def compress(
             ),
         )
     if result is None:
-        streams.message(f"stopped; no weights were written, and what was trained so far is in {files.folder}")
+        kept = f", and what was trained so far is in {files.folder}" if finetune and files.folder.is_dir() else ""
+        streams.message(f"stopped; no weights were written{kept}")
         raise typer.Exit(stop.code or ExitCode.FAILED)
     _report(streams, source, files, result, pictures, wanted, device, json=json)
+    raise typer.Exit(stop.code or ExitCode.OK)
 
 
 def _suffix(wanted: Compression) -> str:
     return ("-pruned" if wanted.prune else "") + (f"-{wanted.quantize}" if wanted.quantize else "")
 
 
-def _refuse(files: RunFiles, *, replace: bool) -> None:
+def _refuse(source: Path, files: RunFiles, *, replace: bool) -> None:
     if files.out.suffix != ".safetensors":
         raise UsageError(f"{files.out}: weights are written as safetensors; give a name that ends in .safetensors")
+    if files.out.exists() and files.out.samefile(source):
+        raise UsageError(f"{files.out}: would overwrite the weights that are to be compressed; give another --out")
     if not replace and (files.out.exists() or files.folder.exists()):
         raise UsageError(f"{files.out}: exists already; use --overwrite to replace it, or --out")
     if not files.out.parent.is_dir():
@@ -224,7 +228,9 @@ def _report(
         progress=lambda items: streams.track(items, len(items), "picture"),
     )
     files.folder.mkdir(exist_ok=True)
-    write_atomically(files.folder / "report.json", json_module.dumps(report.to_dict(), indent=2).encode())
+    write_atomically(
+        files.folder / "report.json", json_module.dumps(report.to_dict(), indent=2, allow_nan=False).encode()
+    )
     plot(report, files.folder / "report.png", task.level_name)
     if json:
         streams.json({"weights": str(files.out), **report.to_dict()})

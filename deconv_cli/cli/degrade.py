@@ -90,7 +90,7 @@ def degrade(
     jobs = planning.plan(inputs, output, recursive=recursive, output_format=wanted, suffix=suffix)
     if not jobs:
         raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
-    _refuse_lossy(jobs, how)
+    _refuse_formats(jobs, how)
     if not overwrite:
         planning.refuse_existing(
             (job.target for job in jobs if job.error is None), "use --overwrite to replace, or give another output"
@@ -111,13 +111,16 @@ def _range(text: str | None, option: str) -> tuple[float, float] | None:
     return numbers[0], numbers[-1]
 
 
-def _refuse_lossy(jobs: list[Job], how: Degradation) -> None:
-    """Refuse a format that would degrade beyond what was asked for."""
+def _refuse_formats(jobs: list[Job], how: Degradation) -> None:
+    """Refuse a format that copies cannot have, or that would degrade beyond what was asked for."""
+    from deconv_cli.degradation.files import FORMATS
     from deconv_cli.images import format_of
 
-    lossy = [job.target for job in jobs if format_of(job.target) == "jpg" and how.quality is None]
-    if lossy:
-        raise UsageError(f"{lossy[0]}: JPEG degrades on its own; give --quality, or a lossless format such as png")
+    for target in (job.target for job in jobs if job.error is None):
+        if format_of(target) not in FORMATS:
+            raise UsageError(f"{target}: copies can be one of {', '.join(FORMATS)}; give --format, or another name")
+        if format_of(target) == "jpg" and how.quality is None:
+            raise UsageError(f"{target}: JPEG degrades on its own; give --quality, or a lossless format such as png")
 
 
 def _degrade_files(streams: Streams, jobs: list[Job], how: Degradation, *, json: bool) -> ExitCode:

@@ -107,7 +107,8 @@ class Callbacks:
     layers
         Wraps the names of layers, to show progress.
     stop
-        Asked after every step of a fine-tuning; on True the compression ends.
+        Asked after every step of a fine-tuning, before every layer that is looked at, and before the weights are
+        written; on True the compression ends.
     """
 
     stage: Callable[[str], None] = lambda _: None
@@ -169,13 +170,7 @@ def compress(
     tune = functools.partial(
         _finetune, teacher=weights, folders=folders, validation=validation, device=device, callbacks=callbacks
     )
-    history = dataclasses.asdict(wanted) | {
-        "levels": list(wanted.levels),
-        "folders": [folder.name for folder in folders],
-        "of": weights.sha256,
-    }
-    if "compression" in recipe:
-        history["earlier"] = recipe["compression"]
+    history = _history(weights, folders, wanted)
     files, choice = RunFiles(out), None
     crops = draw_crops(pictures, config, task, {*levels, *config.level_range})
 
@@ -199,7 +194,10 @@ def compress(
             task,
             max_loss=wanted.max_loss,
             progress=callbacks.layers,
+            stop=callbacks.stop,
         )
+        if choice is None:
+            return None
         if not choice.quantization:
             raise DeconvError(
                 f"{source}: no layer can run in eight bits and lose at most {wanted.max_loss:g} dB; give a higher"
@@ -222,6 +220,8 @@ def compress(
         description=dataclasses.replace(weights.description, name=out.stem),
         recipe={**recipe, "inner": list(weights.description.architecture.inner), "compression": history},
     )
+    if callbacks.stop():
+        return None
     save_weights(out, weights, dtype=DISK_TYPES[wanted.precision])
     return Compressed(weights, choice)
 
@@ -240,6 +240,18 @@ def refuse(weights: Weights, source: Path, wanted: Compression) -> None:
         raise UsageError(f"{source}: these weights are in int8 already; give those in float that they were made from")
     if wanted.prune and weights.description.architecture.layout == "rednet":
         raise UsageError(f"{source}: a rednet cannot be pruned, since all of its layers are on a skip; quantize it")
+
+
+def _history(weights: Weights, folders: Sequence[Path], wanted: Compression) -> dict[str, Any]:
+    """Return what the file is to tell about this compression and those before it."""
+    history = dataclasses.asdict(wanted) | {
+        "levels": list(wanted.levels),
+        "folders": [folder.name for folder in folders],
+        "of": weights.sha256,
+    }
+    if "compression" in weights.recipe:
+        history["earlier"] = weights.recipe["compression"]
+    return history
 
 
 def training_config(weights: Weights, wanted: Compression) -> TrainConfig:

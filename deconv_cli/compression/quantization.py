@@ -117,7 +117,8 @@ def choose_layers(
     *,
     max_loss: float,
     progress: Callable[[Iterable[str]], Iterable[str]] = lambda names: names,
-) -> Choice:
+    stop: Callable[[], bool] = lambda: False,
+) -> Choice | None:
     """Keep the most sensitive layers in float, as many as it takes to lose no more than `max_loss`.
 
     Parameters
@@ -134,6 +135,13 @@ def choose_layers(
         Most that PSNR may fall at any level, in dB.
     progress
         Wraps the names of the layers to show progress.
+    stop
+        Asked before every measurement; on True nothing is chosen.
+
+    Returns
+    -------
+    Choice or None
+        None if it was stopped.
     """
     before = mean_psnr(network, crops, task)
 
@@ -142,9 +150,15 @@ def choose_layers(
         fake_quantize(rounded, {name: quantization[name] for name in names}, round_kernels=True)
         return worst_loss(before, mean_psnr(rounded, crops, task))
 
-    sensitivity = {name: loss_with([name]) for name in progress(list(quantization))}
+    sensitivity: dict[str, float] = {}
+    for name in progress(list(quantization)):
+        if stop():
+            return None
+        sensitivity[name] = loss_with([name])
     chosen = sorted(quantization, key=sensitivity.__getitem__)
     while (loss := loss_with(chosen)) > max_loss and chosen:
+        if stop():
+            return None
         chosen.pop()
     return Choice({name: quantization[name] for name in quantization if name in chosen}, sensitivity, loss)
 

@@ -191,7 +191,7 @@ def share_in_int8(weights: Weights) -> float:
 def measure_speeds(restorers: dict[str, Restorer], task: Task) -> dict[str, float]:
     """Return megapixels of the result a second of each, the best of some rounds in turn, on an 8-bit picture."""
     picture = np.random.default_rng(0).integers(0, 256, (*SPEED_SIDES, 3)).astype(np.uint8)
-    level: Any = "auto" if task.condition_scale is None else task.report_levels[0]
+    level: Any = "auto" if task.condition_scale is None else restorers[BEFORE].within_range(task.report_levels[0])
     seconds = dict.fromkeys(restorers, float("inf"))
     pixels = 0
     for _ in range(SPEED_ROUNDS + 1):  # The first one also sets up what is kept, and is never the best.

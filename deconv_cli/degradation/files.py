@@ -28,6 +28,8 @@ NOISES: MappingProxyType[str, Noise] = MappingProxyType(
 )
 """Kinds of noise by name; the camera is another one for every picture."""
 MAX_NOISE_LEVEL, MAX_SCALE = 255.0, 8
+FORMATS = ("png", "jpg", "webp", "bmp", "tiff")
+"""What copies can be: all but JPEG hold samples as they are."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ class Degraded:
 def degrade(data: bytes, how: Degradation, *, name: str, target_format: str) -> Degraded:
     """Make the degraded copy of a file, a function of its bytes and of `how` alone.
 
-    A JPEG is compressed once, at the quality drawn; other formats hold what such a JPEG decodes to. Transparency is
-    shrunk with the picture and otherwise left alone.
+    A JPEG is compressed once, at the quality drawn; other formats hold what such a JPEG decodes to, without loss.
+    Transparency is shrunk with the picture and otherwise left alone.
 
     Parameters
     ----------
@@ -118,7 +120,7 @@ def degrade(data: bytes, how: Degradation, *, name: str, target_format: str) -> 
     name
         What messages call it.
     target_format
-        ``png``, ``jpg``, ``webp``, ``bmp`` or ``tiff``.
+        One of `FORMATS`.
 
     Raises
     ------
@@ -132,11 +134,15 @@ def degrade(data: bytes, how: Degradation, *, name: str, target_format: str) -> 
     pixels = to_float(frame.pixels)
     if level is not None:
         pixels = NOISES[how.noise](pixels, level, rng)
-    if quality is not None and target_format != "jpg":
+    as_jpeg = target_format == "jpg"
+    if quality is not None and not as_jpeg:
         pixels = compress_jpeg(pixels, quality, how.subsampling)
     height, width = pixels.shape[:2]
-    frame = dataclasses.replace(frame, pixels=from_float(pixels, frame.pixels.dtype))
-    encoded, warnings = encode_frame(frame, target_format, quality=quality, subsampling=how.subsampling)
+    # Lossless also where the original is not: the encoder would degrade once more.
+    frame = dataclasses.replace(frame, pixels=from_float(pixels, frame.pixels.dtype), lossless=True)
+    encoded, warnings = encode_frame(
+        frame, target_format, quality=quality if as_jpeg else None, subsampling=how.subsampling
+    )
     return Degraded(encoded, level, quality, width, height, (*frame.warnings, *warnings))
 
 

@@ -18,6 +18,7 @@ from deconv_cli.degradation.jpeg import Subsampling, compress_jpeg
 from deconv_cli.degradation.noise import LEVEL_SCALE
 from deconv_cli.errors import UsageError
 from deconv_cli.evaluation.classical import find_classical
+from deconv_cli.evaluation.scoring import finite
 from deconv_cli.images import crop_to_multiple, from_float, read_frame, to_float, upscale
 from deconv_cli.metrics import Protocol, psnr, ssim, to_luma
 from deconv_cli.restoration.restorer import Restorer
@@ -28,6 +29,26 @@ WARM_UP = 64
 """Side of the corner that every method restores untimed, so that what it sets up once does not count."""
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A restored picture and what ran.
+
+    Attributes
+    ----------
+    pixels
+        The picture.
+    precision
+        Number format.
+    engine, fallback
+        Of a network: see `deconv_cli.restoration.restorer.Restored`.
+    """
+
+    pixels: Floats
+    precision: str = "float64"
+    engine: str | None = None
+    fallback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,33 +66,29 @@ class Method:
         Output side over input side.
     task
         Name of the task whose levels it is told; None is told the standard deviation of the error.
-    precision
-        Number format it runs in.
     """
 
     name: str
-    restore: Callable[[Floats, float], Floats]
+    restore: Callable[[Floats, float], Result]
     scale: int = 1
     task: str | None = None
-    precision: str = "float64"
 
     @classmethod
     def of_weights(cls, restorer: Restorer, name: str, *, tta: bool = False) -> Method:
         """Make the method that a network is."""
         blind = restorer.task.condition_scale is None
 
-        def restore(image: Floats, level: float) -> Floats:
-            pixels: Floats = restorer.restore(image, noise_level="auto" if blind else level, tta=tta).pixels
-            return pixels
+        def restore(image: Floats, level: float) -> Result:
+            done = restorer.restore(image, noise_level="auto" if blind else level, tta=tta)
+            return Result(done.pixels, done.precision, done.engine, done.fallback)
 
-        precision = restorer.precision_for(np.dtype(np.float32))
-        return cls(name, restore, restorer.description.scale, restorer.task.name, precision)
+        return cls(name, restore, restorer.description.scale, restorer.task.name)
 
     @classmethod
     def classical(cls, name: str, scale: int) -> Method:
         """Make a classical method; see `deconv_cli.evaluation.classical`."""
         run = find_classical(name, scale)
-        return cls(name, lambda image, deviation: run(image, deviation / LEVEL_SCALE), scale)
+        return cls(name, lambda image, deviation: Result(run(image, deviation / LEVEL_SCALE)), scale)
 
 
 @dataclass(frozen=True)
@@ -166,21 +183,40 @@ class Row:
     ssim: float
     seconds_per_megapixel: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, where an infinite PSNR is null."""
+        values = dataclasses.asdict(self)
+        return {name: finite(value) if isinstance(value, float) else value for name, value in values.items()}
+
 
 @dataclass(frozen=True)
 class Bench:
-    """A table of rows, by level and then in the order of the methods, with all that has to be known to compare it."""
+    """A table of rows, by level and then in the order of the methods, with all that has to be known to compare it.
+
+    Attributes
+    ----------
+    task, pictures, conditions, protocol
+        What was measured on how many pictures, and how.
+    precisions
+        Number format of each method.
+    engines
+        By name of each network: as ``engine`` what ran it at the end, and as ``fallback`` why others did not, or None.
+    rows
+        The table.
+    """
 
     task: str
     pictures: int
     conditions: str
     protocol: Protocol
     precisions: dict[str, str]
+    engines: dict[str, dict[str, str | None]]
     rows: tuple[Row, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {**dataclasses.asdict(self), "protocol": self.protocol.as_dict()}
+        rows = [row.to_dict() for row in self.rows]
+        return {**dataclasses.asdict(self), "protocol": self.protocol.as_dict(), "rows": rows}
 
     def to_csv(self) -> str:
         """Return the rows as CSV with a line of headings."""
@@ -252,6 +288,7 @@ def bench(
     measured: dict[tuple[float, str], list[tuple[float, ...]]] = {
         (level, method.name): [] for level in levels for method in methods
     }
+    last: dict[str, Result] = {}
     for index, path in enumerate(progress(paths)):
         clean = conditions.read(path)
         for level in levels:
@@ -264,18 +301,19 @@ def bench(
                 if index == 0:
                     method.restore(np.ascontiguousarray(degraded[:WARM_UP, :WARM_UP]), told)
                 began = time.perf_counter()
-                restored = method.restore(degraded, told)
+                last[method.name] = restored = method.restore(degraded, told)
                 seconds = time.perf_counter() - began
                 megapixels = clean.shape[0] * clean.shape[1] / 1e6
-                after = conditions.score(clean, restored)
+                after = conditions.score(clean, restored.pixels)
                 measured[level, method.name].append((*before, *after, seconds / megapixels))
     rows = tuple(
         Row(level, name, *(float(np.mean(column)) for column in zip(*values, strict=True)))
         for (level, name), values in measured.items()
     )
-    precisions = {method.name: method.precision for method in methods}
+    precisions = {name: result.precision for name, result in last.items()}
+    engines = {name: {"engine": of.engine, "fallback": of.fallback} for name, of in last.items() if of.engine}
     protocol = conditions.protocol
-    return Bench(conditions.task.name, len(paths), conditions.describe(), protocol, precisions, rows)
+    return Bench(conditions.task.name, len(paths), conditions.describe(), protocol, precisions, engines, rows)
 
 
 def _error(clean: NDArray[Any], degraded: Floats) -> float:

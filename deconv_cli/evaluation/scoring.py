@@ -95,7 +95,7 @@ class Report:
             "pictures": [_score_row(score) for score in self.scores],
             "failed": [{"name": failure.name, "error": failure.reason} for failure in self.failures],
             "mean": {
-                "psnr": None if mean_psnr is None else _finite(mean_psnr),
+                "psnr": None if mean_psnr is None else finite(mean_psnr),
                 "ssim": self.mean_ssim,
                 "identical": bool(self.scores) and self.identical == len(self.scores),
                 "scored": len(self.scores),
@@ -243,6 +243,11 @@ def score_pair(pair: Pair, protocol: Protocol) -> Score:
         raise DeconvError(f"{pair.test}: {error}") from error
 
 
+def finite(value: float) -> float | None:
+    """Return the value, or None if it is not finite: JSON has no other word for the PSNR of equal pictures."""
+    return value if math.isfinite(value) else None
+
+
 def _measure(metric: Callable[..., float], reference: Frame, test: Frame, protocol: Protocol) -> float:
     return metric(
         reference.pixels,
@@ -289,12 +294,8 @@ def _score_row(score: Score) -> dict[str, Any]:
         "name": score.pair.name,
         "reference": str(score.pair.reference),
         "test": str(score.pair.test),
-        "psnr": _finite(score.psnr),
+        "psnr": finite(score.psnr),
         "ssim": score.ssim,
         "identical": score.identical,
         "data_range": score.protocol.data_range,
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -169,7 +169,8 @@ def measure_speed(
     """
     first = Restorer(weights[0], device=device)
     picture = _picture(*SIZE)
-    candidates, restorers, computed = [], {}, {}
+    candidates, restorers = [], {}
+    computed: dict[str, float] = {}
     pairs = [(engine, precision) for engine in _installed(first) for precision in _precisions(engine, first.device)]
     for name in weights:
         for engine, precision in pairs:
@@ -299,7 +300,9 @@ def _in_fresh_process(
     command = [sys.executable, "-c", code, weights, device, str(megapixels), str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
     if done.returncode:
-        raise DeconvError(f"timing in a process of its own failed: {done.stderr.strip().splitlines()[-1]}")
+        # One that is killed, as for want of memory, says nothing.
+        reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        raise DeconvError(f"timing in a process of its own failed: {reason}")
     seconds, peak = json.loads(done.stdout)
     return seconds, peak
 

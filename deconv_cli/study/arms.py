@@ -97,6 +97,10 @@ class Settings:
     patch: int = 0
 
     def __post_init__(self) -> None:
+        # A study waits for every run: for one that is given twice it would wait for ever.
+        for field in dataclasses.fields(self):
+            if isinstance(values := getattr(self, field.name), tuple):
+                object.__setattr__(self, field.name, tuple(dict.fromkeys(values)))
         for activation in self.activations:
             find_activation(activation)
         for kind, names, valid in (

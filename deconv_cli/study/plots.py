@@ -121,7 +121,7 @@ def plot_gain(summary: Summary) -> Figure:
             values = list(arm.by_seed(gain).values())
             reached = estimate(values)
             if reached is None:
-                axes.text(0, position, " diverged", va="center", fontsize=8)
+                axes.text(0, position, f" {arm.missing}", va="center", fontsize=8)
             else:
                 half = 0 if math.isnan(reached.half) else reached.half
                 axes.plot(values, [position] * len(values), "x", color="#999999", markersize=4, zorder=1)
@@ -242,7 +242,7 @@ def plot_gradients(summary: Summary) -> Figure | None:
         for axes, arm in zip(row, arms, strict=False):
             axes.set_title(arm.arm.activation, fontsize=9)
             if arm.arm.name not in maps:
-                axes.text(0.5, 0.5, "diverged", ha="center", transform=axes.transAxes)
+                axes.text(0.5, 0.5, arm.missing, ha="center", transform=axes.transAxes)
                 continue
             norms, run = maps[arm.arm.name], shown[arm.arm.name]
             steps = [entry["step"] for entry in run["health"]]

@@ -73,7 +73,7 @@ def main_table(summary: Summary) -> Grid:
     def row(arm: ArmSummary) -> list[str]:
         name = arm.arm.activation
         if not arm.runs:
-            return [arm.group, name, f"{arm.rate:g}", "diverged", *[NOTHING] * 7]
+            return [arm.group, name, f"{arm.rate:g}", arm.missing, *[NOTHING] * 7]
         best = summary.best(arm.group) is arm
         gained = _shown(arm.of(measures.gain), "+.2f")
         gained = f"**{gained}**" if best else f"{gained} ≈" if summary.ties_best(arm) else gained
@@ -107,7 +107,8 @@ def health_table(summary: Summary) -> Grid:
 
     def row(arm: ArmSummary) -> list[str]:
         if not arm.runs:
-            return [arm.group, arm.arm.activation, *[NOTHING] * 2, "not finite", *[NOTHING] * 7]
+            gradients = "not finite" if arm.diverged else arm.missing
+            return [arm.group, arm.arm.activation, *[NOTHING] * 2, gradients, *[NOTHING] * 7]
         return [
             arm.group,
             arm.arm.activation,
@@ -159,10 +160,13 @@ def _legend(summary: Summary) -> str:
     outside = ", ".join(
         f"{task}: level {level:g}" for task in summary.settings.tasks if (level := LEVELS[task][1]) is not None
     )
+    tied = "the interval of the difference over paired seeds holds zero; not corrected for the number of comparisons"
+    if all(len(arm.runs) < 2 for arm in summary.arms):
+        tied = "with one seed nothing can be told"
     return (
-        "Mean ± half the 95 % interval. **Bold**: the best of its setting; ≈: not told from it (the interval of the"
-        " difference over paired seeds holds zero; not corrected for the number of comparisons). Gain: above doing"
-        " nothing. Seen - unseen: the gain on training crops minus that on held-out ones, which differ in content, so"
+        f"Mean ± half the 95 % interval. **Bold**: the best of its setting; ≈: not told from it ({tied})."
+        " Gain: above doing nothing."
+        " Seen - unseen: the gain on training crops minus that on held-out ones, which differ in content, so"
         f" compare arms and not with zero. Outside: a level beyond the training range ({outside or 'none'}). Target:"
         f" {measures.BELOW_BEST:g} {summary.unit} below the best arm's end at the middle level: {told}."
     )

@@ -23,6 +23,7 @@ from deconv_cli.images import write_atomically
 from deconv_cli.study.arms import SWEEP_SEED, Settings
 from deconv_cli.study.data import Data, LabelledData, cut_data, load_data, save_data
 from deconv_cli.study.run import Run, Stopped, carry_out
+from deconv_cli.study.summary import choose_rate
 from deconv_cli.training.labelled import read_labelled
 
 FORMAT_VERSION = 1
@@ -122,14 +123,6 @@ def study(
     results = [*swept.values(), *done.values()]
     write_results(files, settings, results)
     return len(done) == len(runs)
-
-
-def choose_rate(sweep: Sequence[dict[str, Any]]) -> float:
-    """Return the rate whose run scored best on the validation crops; the lowest one if all diverged."""
-    scored = [result for result in sweep if result.get("score") is not None]
-    if not scored:
-        return float(min(result["rate"] for result in sweep))
-    return float(max(scored, key=lambda result: result["score"])["rate"])
 
 
 def write_results(files: StudyFiles, settings: Settings, runs: Sequence[dict[str, Any]]) -> None:

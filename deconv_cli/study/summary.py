@@ -47,7 +47,12 @@ class ArmSummary:
     @property
     def rate(self) -> float:
         """The learning rate chosen."""
-        return float(self.runs[0]["rate"]) if self.runs else float(min(run["rate"] for run in self.sweep))
+        return float(self.runs[0]["rate"]) if self.runs else choose_rate(self.sweep)
+
+    @property
+    def missing(self) -> str:
+        """Why there is nothing to report; empty if there is something."""
+        return "" if self.runs else "diverged" if self.diverged else "not run"
 
     def by_seed(self, measure: Callable[[dict[str, Any]], float | None]) -> dict[int, float]:
         """Return a measure of every run that has it, by seed."""
@@ -121,6 +126,14 @@ class Summary:
         """Return the score whose reaching is timed: `BELOW_BEST` under the best arm's at the end of its curve."""
         ends = [end.mean for arm in self.arms if arm.arm.task == task and (end := arm.of(curve_end))]
         return max(ends) - BELOW_BEST if ends else None
+
+
+def choose_rate(sweep: Sequence[dict[str, Any]]) -> float:
+    """Return the rate whose run scored best on the validation crops; the lowest one if all diverged."""
+    scored = [result for result in sweep if result.get("score") is not None]
+    if not scored:
+        return float(min(result["rate"] for result in sweep))
+    return float(max(scored, key=lambda result: result["score"])["rate"])
 
 
 def load_summary(path: Path) -> Summary:

@@ -61,20 +61,25 @@ def _best(summary: Summary) -> Verdict:
     for group, arms in summary.groups.items():
         best = summary.best(group)
         reached = best.of(gain) if best else None
+        waiting = [arm.arm.activation for arm in arms if arm.missing == "not run"]
+        not_run = f"; not run: {', '.join(waiting)}" if waiting else ""
         if best is None or reached is None:
-            evidence.append(f"{group}: every run diverged.")
+            found = "not run" if len(waiting) == len(arms) else f"every run diverged{not_run}"
         elif reached.mean < LEARNED:
-            evidence.append(f"{group}: nothing learned anything (best gain {reached:.2f} {summary.unit}).")
+            found = f"nothing learned anything (best gain {reached:.2f} {summary.unit}){not_run}"
         else:
             ties = [arm.arm.activation for arm in arms if arm is not best and arm.runs and summary.ties_best(arm)]
-            tied = f", not told from {' and '.join(ties)}" if ties else ", ahead of all others"
-            evidence.append(f"{group}: {best.arm.activation}, gain {reached:.2f} {summary.unit}{tied}.")
+            told = f", not told from {' and '.join(ties)}" if ties else "" if waiting else ", ahead of all others"
+            found = f"{best.arm.activation}, gain {reached:.2f} {summary.unit}{told}{not_run}"
+        evidence.append(f"{group}: {found}.")
     winners = {
         best.arm.activation
         for group in summary.groups
         if (best := summary.best(group)) and (reached := best.of(gain)) and reached.mean >= LEARNED
     }
-    conclusion = f"{winners.pop()} wherever anything is learned" if len(winners) == 1 else "it depends on the setting"
+    conclusion = "it depends on the setting" if winners else "cannot be told"
+    if len(winners) == 1:
+        conclusion = f"{winners.pop()} wherever anything is learned"
     return Verdict("Which activation does best?", conclusion, tuple(evidence))
 
 
@@ -185,16 +190,20 @@ def _pairs(summary: Summary, ours: str, theirs: str) -> list[tuple[ArmSummary, A
     return pairs
 
 
-def _outcome(difference: Estimate | None) -> int:
-    if difference is None or is_tie(difference):
+def _outcome(difference: Estimate | None) -> int | None:
+    """Return the sign of a difference, 0 for a tie, or None where there are too few seeds to tell."""
+    if difference is None or difference.count == 1:
+        return None
+    if is_tie(difference):
         return 0
     return 1 if difference.mean > 0 else -1
 
 
-def _count(outcomes: list[int], better: str, worse: str) -> str:
+def _count(outcomes: list[int | None], better: str, worse: str) -> str:
     if not outcomes:
         return "no runs to compare"
-    counts = {better: outcomes.count(1), "a tie": outcomes.count(0), worse: outcomes.count(-1)}
+    words = {better: 1, "a tie": 0, worse: -1, "too few seeds to tell": None}
+    counts = {word: outcomes.count(outcome) for word, outcome in words.items()}
     told = [(word, count) for word, count in counts.items() if count]
     if len(told) == 1:
         return f"{told[0][0]} in all {len(outcomes)} comparisons" if len(outcomes) > 1 else told[0][0]
@@ -204,8 +213,9 @@ def _count(outcomes: list[int], better: str, worse: str) -> str:
 def _difference(difference: Estimate | None, unit: str) -> str:
     if difference is None:
         return "cannot be compared"
-    tie = " (a tie)" if is_tie(difference) else ""
-    return f"{difference:+.2f} {unit}{tie}"
+    outcome = _outcome(difference)
+    note = " (one seed: cannot be told)" if outcome is None else "" if outcome else " (a tie)"
+    return f"{difference:+.2f} {unit}{note}"
 
 
 def _percent(share: Estimate) -> str:
