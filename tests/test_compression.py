@@ -375,9 +375,11 @@ def test_other_weights_and_existing_outputs_are_refused(run, file, pictures, tmp
     assert ran.code == 2
     assert taken.read_bytes() == b"precious"
     precious = file.read_bytes()
-    ran = run("compress", file, pictures, "--quantize", "int8", "--out", file, "--overwrite")
-    assert ran.code == 2
-    assert "another --out" in ran.stderr
+    # Itself, and what keeps the files of a fine-tuning in the folder that it lies in.
+    for out in (file, file.parent.with_suffix(".safetensors")):
+        ran = run("compress", file, pictures, "--quantize", "int8", "--out", out, "--overwrite")
+        assert ran.code == 2
+        assert "another --out" in ran.stderr
     assert file.read_bytes() == precious
 
 

@@ -180,7 +180,7 @@ def _suffix(wanted: Compression) -> str:
 def _refuse(source: Path, files: RunFiles, *, replace: bool) -> None:
     if files.out.suffix != ".safetensors":
         raise UsageError(f"{files.out}: weights are written as safetensors; give a name that ends in .safetensors")
-    if files.out.exists() and files.out.samefile(source):
+    if files.out.resolve() == source.resolve() or files.folder.resolve() in source.resolve().parents:
         raise UsageError(f"{files.out}: would overwrite the weights that are to be compressed; give another --out")
     if not replace and (files.out.exists() or files.folder.exists()):
         raise UsageError(f"{files.out}: exists already; use --overwrite to replace it, or --out")

@@ -195,9 +195,8 @@ def train(
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     task = _implied_task(task, scale, noise)
-    from deconv_cli.network.bundled import find_weights
+    from deconv_cli.network.bundled import find_weights, load_by_name
     from deconv_cli.network.device import find_device
-    from deconv_cli.network.weights import load_weights
     from deconv_cli.tasks import find_task
     from deconv_cli.training import loop
     from deconv_cli.training.config import config_from_dict, load_toml
@@ -253,7 +252,7 @@ def train(
         )
     max_seconds = parse_time(max_time or "20m")
     start = find_weights(init) if init else None
-    shape = _shape_left_open(load_weights(start).description.architecture, {*toml, *given}) if start else {}
+    shape = _shape_left_open(load_by_name(init).description.architecture, {*toml, *given}) if init else {}
     settings = config_from_dict({**shape, **toml, **given}, str(config or "options"))
     name = folders[0].resolve().name
     trained = find_task(settings.task).weights_name(settings.scale)
@@ -284,7 +283,7 @@ def train(
             validation=val,
             paired=paired,
             init=start,
-            teacher=load_weights(find_weights(teacher)) if teacher else None,
+            teacher=load_by_name(teacher) if teacher else None,
             resume=checkpoint,
             max_seconds=max_seconds,
             watch_gradients=watch_gradients,

@@ -17,8 +17,14 @@ HEADER_END = 33
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
-_READ_ELSEWHERE = (XMP_KEYWORD, b"Raw profile type ")
+_OF_SRGB = {
+    b"gAMA": struct.pack(">I", 45455),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+    b"cICP": bytes((1, 13, 0, 1)),
+}
+"""What the chunks that define the colours hold where these are sRGB's."""
 _IPTC_PROFILE = b"Raw profile type iptc"
+_READ_ELSEWHERE = (XMP_KEYWORD, _IPTC_PROFILE, b"Raw profile type exif")
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -47,9 +53,15 @@ def is_text(chunk: tuple[bytes, bytes]) -> bool:
     return chunk[0] in _TEXT
 
 
-def describes_colour(chunk: tuple[bytes, bytes]) -> bool:
-    """Tell whether a chunk says what the colours are."""
-    return chunk[0] in _COLOUR
+def yields_to_profile(chunk: tuple[bytes, bytes]) -> bool:
+    """Tell whether a chunk says what a profile says better."""
+    return chunk[0] in (b"gAMA", b"cHRM", b"sRGB")
+
+
+def defines_other_colours(chunk: tuple[bytes, bytes], *, has_profile: bool) -> bool:
+    """Tell whether a chunk says that the colours are not sRGB's; of these only cICP counts beside a profile."""
+    name, content = chunk
+    return name in _OF_SRGB and content != _OF_SRGB[name] and (name == b"cICP" or not has_profile)
 
 
 def make_chunk(name: bytes, content: bytes) -> bytes:

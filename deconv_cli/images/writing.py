@@ -219,13 +219,15 @@ def _find_format(name: str) -> _Format:
 def _fit(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, list[str]]:
     """Take from the picture what the format cannot hold, and say what that was."""
     what, warnings = _FORMATS[target], []
+    if frame.black is not None and not what.black:
+        frame, converted = colour.without_black(frame)
+        warnings += [converted] if converted else []
+    if _loses_colours(frame, target, encoding):
+        warnings.append("what gAMA, cHRM or cICP say of the colours was left out: they will be taken for sRGB's")
     if encoding.metadata == "strip":
         frame, problem = colour.to_srgb(frame)
         warnings += [problem] if problem else []
         frame = replace(frame, exif=None, xmp=None, iptc=None, dpi=None, comment=None, chunks=(), tags=())
-    if frame.black is not None and not what.black:
-        frame, converted = colour.without_black(frame)
-        warnings += [converted] if converted else []
     frame, problem = _fit_depth(frame, what)
     warnings += [problem] if problem else []
     if frame.alpha is not None and not what.alpha:
@@ -261,6 +263,12 @@ def _to_integers(samples: Samples, dtype: type[np.generic]) -> Samples:
     if samples.dtype == np.float32:
         return from_float(samples, dtype)
     return samples if samples.dtype == dtype else _to_8_bits(samples)
+
+
+def _loses_colours(frame: Frame, target: str, encoding: Encoding) -> bool:
+    """Tell whether chunks of a PNG define the colours, and are not kept."""
+    defined = any(png.defines_other_colours(chunk, has_profile=bool(frame.icc)) for chunk in frame.chunks)
+    return defined and (target != "png" or encoding.metadata == "strip")
 
 
 def _is_lost(frame: Frame, field: str, target: str) -> bool:
@@ -326,7 +334,7 @@ def _write_png(file: IO[bytes], frame: Frame, encoding: Encoding) -> None:
 
 
 def _png_chunks(frame: Frame) -> list[tuple[bytes, bytes]]:
-    chunks = [chunk for chunk in frame.chunks if not (png.describes_colour(chunk) and frame.icc)]
+    chunks = [chunk for chunk in frame.chunks if not (png.yields_to_profile(chunk) and frame.icc)]
     if frame.icc:
         chunks.append(png.profile_chunk(frame.icc))
     if frame.dpi:
@@ -451,13 +459,9 @@ def _write_animation(
         options["loop"] = loop
     match target:
         case "png":
-            from PIL.PngImagePlugin import Blend, Disposal, PngInfo
+            from PIL.PngImagePlugin import Blend, Disposal
 
-            info = PngInfo()
-            for name, content in _png_chunks(first):
-                info.add(name, content)
-            options |= {"pnginfo": info, "blend": Blend.OP_SOURCE, "disposal": Disposal.OP_NONE}
-            options |= {"default_image": still_first}
+            options |= {"blend": Blend.OP_SOURCE, "disposal": Disposal.OP_NONE, "default_image": still_first}
         case "gif":
             # Where a frame is transparent, the one before must not shine through.
             options |= {"disposal": 2 if any(frame.alpha is not None for frame in frames) else 1}
@@ -467,7 +471,13 @@ def _write_animation(
         case _:
             options |= _avif_options(first, encoding) | _metadata(first, "icc", "exif", "xmp")
     names = {"png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "AVIF"}
-    images[0].save(file, names[target], **{key: value for key, value in options.items() if value is not None})
+    given = {key: value for key, value in options.items() if value is not None}
+    if target != "png":
+        images[0].save(file, names[target], **given)
+        return
+    encoded = io.BytesIO()  # Pillow leaves most chunks out of animations.
+    images[0].save(encoded, names[target], **given)
+    file.writelines(png.with_chunks(encoded.getvalue(), _png_chunks(first)))
 
 
 def _canvas(frame: Frame, frames: list[Frame]) -> Image.Image:
