@@ -22,7 +22,7 @@ import tifffile
 from PIL import Image
 from skimage import data
 
-from deconv_cli.errors import DiskFullError
+from deconv_cli.errors import DiskFullError, UsageError
 from deconv_cli.images import atomic, encode_frame, open_picture, read_frame, write_frames
 from deconv_cli.images.atomic import atomic_file, remove_leftovers
 from deconv_cli.images.frame import Frame
@@ -223,6 +223,38 @@ def test_an_unreadable_folder_fails_alone(restore, noisy_folder, tmp_path, monke
     assert ran.code == 1
     assert f"{noisy_folder / 'inner'}: the folder cannot be read (Permission denied)" in ran.stderr
     assert ran.json_lines[-1]["summary"] == {"restored": 2, "failed": 1}
+
+
+def test_a_link_that_leads_where_nobody_may_look_does_not_stop_the_rest(folder, tmp_path, monkeypatch):
+    (folder / "link.png").symlink_to("/forbidden/picture.png")
+    look = os.stat
+
+    def refuse(path, *arguments, **options):
+        if str(path).startswith(str(folder / "link")):
+            raise PermissionError(13, "Permission denied")
+        return look(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    out = tmp_path / "out"
+    assert len(planning.plan([folder], out)) == 8
+    (job,) = planning.plan([folder / "link.png"], tmp_path / "out.png")
+    assert job.target == tmp_path / "out.png"
+    planning.plan([folder / "0.png"], folder / "link.gif")
+    planning.refuse_existing([folder / "link.png"])
+
+
+def test_results_that_links_would_put_into_one_file_are_refused(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "0.png").symlink_to(tmp_path / "elsewhere.png")
+    assert len(planning.plan([folder], out)) == 8
+    (out / "1.png").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(UsageError, match="several inputs would become one output"):
+        planning.plan([folder], out)
+    (out / "1.png").unlink()
+    (out / "1.png").symlink_to(folder / "5.png")
+    with pytest.raises(UsageError, match="would overwrite an input"):
+        planning.plan([folder], out)
 
 
 def test_a_vanished_input_fails_alone(restore, folder, tmp_path, monkeypatch):
@@ -580,6 +612,33 @@ def test_stamp_keeps_the_xmp_that_was_there():
     assert b'dc:title="old"' in stamped
     assert b"&lt;b&gt;" in stamped
     assert stamped.endswith(b"</rdf:RDF></x:xmpmeta>")
+
+
+def test_a_second_stamp_takes_the_place_of_the_first():
+    from deconv_cli.images.stamp import stamp
+
+    frame = Frame(np.zeros((2, 2), np.uint8), xmp=b'<rdf:RDF><rdf:Description dc:title="old"/></rdf:RDF>')
+    once = stamp(frame, {"Task": "a > b", "Software": "deconv"}, as_text=False)
+    twice = stamp(once, {"Task": "c"}, as_text=False).xmp
+    assert twice == stamp(frame, {"Task": "c"}, as_text=False).xmp
+    assert b'dc:title="old"' in twice
+    assert twice.count(b"deconv:Task") == 1
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"<r:RDF><r:Description/></r:RDF>",
+        b'<rdf:RDF xmlns:rdf="..."/>',
+        "<rdf:RDF></rdf:RDF>".encode("utf-16"),
+        b'<rdf:RDF><rdf:Description xmlns:deconv="urn:deconv:provenance:1"><deconv:Task/></rdf:Description></rdf:RDF>',
+    ],
+)
+def test_xmp_that_cannot_be_stamped_stays_with_a_warning(packet):
+    frame = Frame(np.zeros((2, 2), np.uint8), xmp=packet, stamp=(("Task", "denoise"),))
+    data, warnings = encode_frame(frame, "jpg")
+    assert warnings == ("the XMP could not be stamped",)
+    assert read_frame(data).xmp == packet
 
 
 def test_large_pictures_are_refused_unless_asked_for(restore, folder, tmp_path):

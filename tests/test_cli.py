@@ -50,6 +50,17 @@ def test_version_and_module_entry():
     assert python("-m", "deconv_cli", "--version").stdout == f"deconv {deconv_cli.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("redirection", "shown"), [("<&-", True), ("2>&-", True), (">&-", False), ("<&- >&- 2>&-", False)]
+)
+def test_closed_streams_are_nothing_to_read_from_or_to_write_to(redirection, shown):
+    command = f'exec "$0" -m deconv_cli --version {redirection}'
+    shell = ["/bin/sh", "-c", command, sys.executable]
+    ran = subprocess.run(shell, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == (f"deconv {deconv_cli.__version__}\n" if shown else "")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_has_help(run, command):
     ran = run(*command.split(), "--help")

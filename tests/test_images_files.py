@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import SUFFIXES, find_pictures, format_of, is_picture, write_atomically
+from deconv_cli.images.atomic import atomic_file
 
 
 @pytest.fixture
@@ -28,6 +30,23 @@ def tree(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def forbid(monkeypatch):
+    """Return a function that lets a path be one that may not be looked at, also by root."""
+
+    def forbid(forbidden):
+        look = os.stat
+
+        def stat_or_refuse(path, *arguments, **options):
+            if str(path) == str(forbidden):
+                raise PermissionError(13, "Permission denied", str(path))
+            return look(path, *arguments, **options)
+
+        monkeypatch.setattr(os, "stat", stat_or_refuse)
+
+    return forbid
 
 
 def names(folder, **options):
@@ -112,3 +131,62 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
 def test_a_missing_folder_for_the_file_is_an_error(tmp_path):
     with pytest.raises(DeconvError, match="cannot be written"):
         write_atomically(tmp_path / "absent" / "file", b"data")
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_permissions_and_times_that_cannot_be_given_cost_nothing_else(tmp_path, monkeypatch, earlier):
+    path, like = tmp_path / "file", tmp_path.stat()
+    if earlier:
+        path.write_bytes(b"old")
+
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    monkeypatch.setattr(os, "utime", refuse)
+    with atomic_file(path, like=like, keep_times=True) as file:
+        file.write(b"new")
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("file", b"new")]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    path, got = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: got.append(path.read_bytes()), daemon=True)
+    reader.start()
+    with atomic_file(path) as file:
+        file.write(b"..ta")
+        file.seek(0)
+        file.write(b"da")
+    reader.join(10)
+    assert got == [b"data"]
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_takes_the_place_of_a_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "replace", lambda *_: pytest.fail("it replaced a device"))
+    write_atomically(Path(os.devnull), b"data")
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_links_stay_and_what_they_lead_to_is_replaced(tmp_path, earlier):
+    link, real = tmp_path / "links" / "link", tmp_path / "real" / "file"
+    link.parent.mkdir()
+    real.parent.mkdir()
+    if earlier:
+        real.write_bytes(b"old")
+    link.symlink_to(Path("..") / "real" / "file")
+    write_atomically(link, b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    assert [*link.parent.iterdir(), *real.parent.iterdir()] == [link, real]
+    (tmp_path / "folder").symlink_to(real.parent, target_is_directory=True)
+    write_atomically(tmp_path / "folder" / "file", b"newer")
+    assert real.read_bytes() == b"newer"
+
+
+def test_what_cannot_be_looked_at_is_passed_over(tree, forbid):
+    forbid(tree / "b.png")
+    forbid(tree / "sub")
+    assert names(tree, recursive=True) == ["A.JPG", "out/e.png"]

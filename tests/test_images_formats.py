@@ -12,7 +12,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms, ImageSequence
+from PIL import ExifTags, Image, ImageCms, ImageOps, ImageSequence
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import Frame, boxes, encode_frame, open_picture, read_frame, write_frames
@@ -313,6 +313,104 @@ def test_every_page_is_read_by_others_too():
             assert page.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "1931:05:01 12:00:00"
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True], ids=["classic", "big"])
+def test_tags_of_numbers_stay_the_same_from_both_byte_orders(order, big):
+    tags = {
+        286: (5, 1, (5, 2)),
+        297: (3, 2, (0, 3)),
+        318: (5, 2, (3127, 10000, 3290, 10000)),
+        33550: (12, 3, (1.5, 2.5, 0.0)),
+        34735: (3, 4, (1, 1, 0, 7)),
+        65000: (3, 1, 258),
+        65001: (12, 1, 0.1),
+        65002: (10, 1, (-1, 3)),
+        65003: (1, 3, b"\1\2\3"),
+        65004: (9, 2, (-70000, 70000)),
+    }
+    options = {"photometric": "rgb", "byteorder": order, "bigtiff": big}
+    data = tiff(samples(3), extratags=[(code, *tag, True) for code, tag in tags.items()], **options)
+    with tifffile.TiffFile(io.BytesIO(encode_frame(read_frame(data), "tiff")[0])) as file:
+        found = file.pages[0].tags
+        assert {code: (int(found[code].dtype), found[code].count, found[code].value) for code in tags} == tags
+
+
+@pytest.mark.parametrize("inside", [{1: "R98", 2: b"0100"}, {}], ids=["with", "without"])
+def test_the_directory_of_interoperability_goes_along_or_leaves_no_pointer(inside, monkeypatch):
+    tags = Image.Exif()
+    tags[ExifTags.IFD.Exif] = {ExifTags.Base.DateTimeOriginal: "1931:05:01 12:00:00", ExifTags.IFD.Interop: inside}
+    jpeg = saved(Image.fromarray(samples(3)), "JPEG", exif=tags)
+    first = encode_frame(read_frame(jpeg), "tiff")[0]
+    second = encode_frame(read_frame(first), "tiff")[0]
+    monkeypatch.setattr("deconv_cli.images.tiff._BIG", 10)
+    for data in (first, second, encode_frame(read_frame(second), "tiff")[0]):
+        with Image.open(io.BytesIO(data)) as image:
+            found = image.getexif()
+            described = found.get_ifd(ExifTags.IFD.Exif)
+            assert described[ExifTags.Base.DateTimeOriginal] == "1931:05:01 12:00:00"
+            assert (ExifTags.IFD.Interop in described) == bool(inside)
+            assert found.get_ifd(ExifTags.IFD.Interop) == inside
+
+
+@pytest.mark.parametrize("kind", ["bilevel", "palette", "jpeg"])
+@pytest.mark.filterwarnings("error")
+def test_the_limit_of_size_is_the_one_asked_for_and_not_pillows(kind, monkeypatch):
+    coding = {"bilevel": "group4", "palette": "tiff_lzw", "jpeg": "jpeg"}[kind]
+    mode = {"bilevel": "1", "palette": "P", "jpeg": "RGB"}[kind]
+    data = saved(Image.fromarray(samples(3)).convert(mode), "TIFF", compression=coding)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH // 3)
+    monkeypatch.setattr("deconv_cli.images.reading._STRIP", WIDTH)
+    assert read_frame(data).pixels.shape[:2] == (HEIGHT, WIDTH)
+    assert Image.MAX_IMAGE_PIXELS == HEIGHT * WIDTH // 3
+    with pytest.raises(DeconvError, match="larger than"):
+        read_frame(data, max_pixels=HEIGHT * WIDTH - 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("mode", "coding"), [("1", "group4"), ("P", "tiff_lzw"), ("RGB", "tiff_adobe_deflate")])
+def test_pages_that_pillow_reads_are_turned_once(mode, coding, orientation):
+    image = Image.fromarray(samples(3)).convert(mode)
+    pages = [image, Image.fromarray(samples(3)[:9]).convert(mode)]
+    data = saved(image, "TIFF", compression=coding, tiffinfo={274: orientation}, save_all=True, append_images=pages[1:])
+    _, frames = frames_of(data)
+    for page, frame in zip(pages, frames, strict=True):
+        page.getexif()[ExifTags.Base.Orientation] = orientation
+        upright = ImageOps.exif_transpose(page)
+        np.testing.assert_array_equal(frame.pixels, np.asarray(upright.convert("L" if mode == "1" else "RGB")))
+
+
+def test_a_frame_of_a_gif_that_is_larger_than_its_header_says_is_checked_too():
+    data = struct.pack("<6s2H3B", b"GIF89a", 1, 1, 0x80, 0, 0) + bytes(6)
+    for width in (1, 200):
+        data += struct.pack("<B4HB", 0x2C, 0, 0, width, width, 0) + b"\x02\x02\x44\x01\0"
+    with open_picture(data + b";", name="banner", max_pixels=10_000) as picture:
+        next(picture.frames)
+        with pytest.raises(DeconvError, match=r"banner: larger than 0\.01 megapixels"):
+            next(picture.frames)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit", "expected"),
+    [
+        ((300, 200), "inch", (300, 200)),
+        ((100, 200), "centimeter", (254, 508)),
+        ((300, 200), "none", None),
+        ((70000, 70000), "inch", None),
+        ((0.5, 0.5), "inch", None),
+    ],
+)
+def test_a_resolution_that_cannot_be_kept_is_said_to_be_left_out(resolution, unit, expected):
+    frame = read_frame(tiff(samples(3), photometric="rgb", resolution=resolution, resolutionunit=unit))
+    assert frame.dpi == (expected and pytest.approx(expected))
+    assert frame.warnings == (() if expected else ("the resolution was left out",))
+
+
+@pytest.mark.parametrize("resolution", [None, (1, 1), (0, 0)])
+def test_a_tiff_without_a_resolution_loses_none(resolution):
+    frame = read_frame(tiff(samples(3), photometric="rgb", resolution=resolution, resolutionunit="none"))
+    assert (frame.dpi, frame.warnings) == (None, ())
+
+
 def test_pages_are_read_as_they_are_asked_for():
     data = bytearray(document(samples(3), samples(3)))
     with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -470,6 +568,51 @@ def test_jpeg_2000_keeps_its_bits(bits):
     assert warnings == ()
     np.testing.assert_array_equal(imagecodecs.jpeg2k_decode(data), native)
     assert read_frame(data).bits == bits
+
+
+def jp2(array, *boxes_after, header=b"", old=b"", new=b""):
+    """Return a JP2 file with boxes at the end and inside its header, where one string of bytes becomes another."""
+    data = bytes(imagecodecs.jpeg2k_encode(array, level=0, reversible=True, codecformat="jp2"))
+    parts = []
+    for name, start, stop in boxes.boxes(data):
+        if name in {b"jP  ", b"ftyp", b"jp2h", b"jp2c"}:
+            content = data[start:stop]
+            parts.append(boxes.make_box(name, content.replace(old, new) + header if name == b"jp2h" else content))
+    return b"".join((*parts, *boxes_after))
+
+
+@pytest.mark.parametrize("colour", [b"\x01\0\0" + (12).to_bytes(4), b"\x02\0\0" + bytes(16) + b"CMYK" + bytes(108)])
+def test_jpeg_2000_of_cmyk_is_refused(colour):
+    plain = boxes.make_box(b"colr", b"\x01\0\0" + (16).to_bytes(4))
+    data = jp2(samples(4), old=plain, new=boxes.make_box(b"colr", colour))
+    assert read_frame(jp2(samples(4))).alpha is not None
+    with pytest.raises(DeconvError, match="scan: JPEG 2000 with CMYK colours cannot be read"):
+        read_frame(data, name="scan")
+
+
+def resolution_box(*numbers):
+    return boxes.make_box(b"res ", boxes.make_box(b"resc", struct.pack(">4H2b", *numbers)))
+
+
+def test_jpeg_2000_keeps_its_resolution():
+    # In dots per metre, the vertical one first: 600 and 300 an inch.
+    frame = read_frame(jp2(samples(3), header=resolution_box(23622, 100, 11811, 1, 2, 0)))
+    assert frame.dpi == pytest.approx((300, 600), rel=1e-4)
+    assert read_frame(encode_frame(frame, "tiff")[0]).dpi == pytest.approx((300, 600), rel=1e-4)
+    assert "resolution" in str(encode_frame(frame, "jp2")[1])
+
+
+@pytest.mark.parametrize("numbers", [(1, 0, 1, 1, 0, 0), (1, 1, 1, 1, 120, 0), (1, 1, 1, 1, -120, 0)])
+def test_a_resolution_in_jpeg_2000_that_makes_no_sense_is_left_out_with_a_warning(numbers):
+    frame = read_frame(jp2(samples(3), header=resolution_box(*numbers)))
+    assert (frame.dpi, frame.warnings) == (None, ("the resolution was left out",))
+
+
+def test_of_the_xml_in_jpeg_2000_only_xmp_is_taken_for_xmp():
+    mets, packet = boxes.make_box(b"xml ", b"<?xml version='1.0'?><mets/>"), boxes.make_box(b"xml ", XMP)
+    frame = read_frame(jp2(samples(3), mets, packet))
+    assert (frame.xmp, frame.warnings) == (XMP, ("XML that is not XMP was left out",))
+    assert read_frame(jp2(samples(3), packet)).warnings == ()
 
 
 @pytest.mark.parametrize("bits", [1, 4])

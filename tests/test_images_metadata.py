@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from deconv_cli.images import Frame, encode_frame, read_frame, read_size
+from deconv_cli.images import Frame, colour, encode_frame, open_picture, read_frame, read_size, write_frames, writing
 from deconv_cli.images.exif import make_upright
 
 HEIGHT, WIDTH = 16, 24
@@ -206,3 +207,45 @@ def test_a_block_that_ends_without_a_link_is_turned_all_the_same():
     cleaned, orientation = make_upright(b"Exif\0\0" + block)
     assert orientation == 6
     assert make_upright(cleaned) == (cleaned, 1)
+
+
+def test_an_animated_png_keeps_what_a_still_one_does():
+    described = Frame(
+        np.zeros((8, 8, 3), np.uint8),
+        icc=ICC,
+        exif=exif_block(),
+        xmp=XMP % 1,
+        dpi=(300, 300),
+        duration=40,
+    )
+    file = io.BytesIO()
+    frames = [described, dataclasses.replace(described, pixels=described.pixels + 9)]
+    assert write_frames(file, frames, "png", count=2, loop=0) == ()
+    with open_picture(file.getvalue(), name="film") as film:
+        first = next(film.frames)
+    for field in ("icc", "exif", "xmp"):
+        assert getattr(first, field) == getattr(described, field)
+    assert first.dpi == pytest.approx(described.dpi, rel=1e-3)
+
+
+@pytest.mark.parametrize("metadata", ["keep", "strip"])
+def test_inks_become_colours_by_their_profile_also_where_it_is_dropped(monkeypatch, metadata):
+    seen = []
+    monkeypatch.setattr(colour, "_transform", lambda inks, icc, kind: seen.append((icc, kind)) or inks[..., :3])
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), black=np.zeros((4, 4), np.uint8), icc=b"inks")
+    encode_frame(frame, "png", metadata=metadata)
+    assert seen == [(b"inks", "cmyk")]
+
+
+def test_what_a_png_says_of_its_colours_is_kept_or_missed():
+    linear, wide = (b"gAMA", struct.pack(">I", 100000)), (b"cICP", bytes((9, 16, 0, 1)))
+    usual = (b"gAMA", struct.pack(">I", 45455))
+    frame = Frame(np.zeros((4, 4, 3), np.uint8))
+    for chunks, expected in (((linear,), True), ((wide,), True), ((usual,), False)):
+        coloured = dataclasses.replace(frame, chunks=chunks)
+        assert encode_frame(coloured, "png")[1] == ()
+        for kind, metadata in (("jpg", "keep"), ("tiff", "keep"), ("png", "strip")):
+            warnings = encode_frame(coloured, kind, metadata=metadata)[1]
+            assert any("cICP" in warning for warning in warnings) is expected
+    both = dataclasses.replace(frame, chunks=(linear, wide), icc=b"profile")
+    assert [chunk for chunk in writing._png_chunks(both) if chunk in both.chunks] == [wide]

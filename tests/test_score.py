@@ -3,6 +3,10 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -247,6 +251,54 @@ def test_csv_has_a_row_for_every_name(run, folders, tmp_path):
     assert [rows[name]["channel"] for name in "abc"] == ["rgb", "", "rgb"]
     assert rows["a"]["data_range"] == "255.0"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["scores.csv"]
+
+
+def test_csv_writes_names_as_they_are(run, folders, tmp_path):
+    name = os.fsdecode(b"bytes-\xff")
+    for folder in folders:
+        (folder / "a.png").rename(folder / f"{name}.png")
+    assert run("score", *folders, "--csv", tmp_path / "scores.csv").code == 0
+    assert b"\nbytes-\xff," in (tmp_path / "scores.csv").read_bytes()
+
+
+def test_csv_goes_into_a_pipe(run, folders, tmp_path):
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    assert run("score", *folders, "--csv", pipe).code == 0
+    reader.join(10)
+    assert got[0].startswith(b"name,")
+    assert got[0].count(b"\n") == 4
+
+
+def test_csv_to_stdout_leaves_what_its_file_holds(folders, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("earlier\n")
+    with log.open("a") as stdout:
+        command = [sys.executable, "-m", "deconv_cli", "score", *folders, "--csv", "/dev/stdout"]
+        subprocess.run(command, stdout=stdout, check=True)
+    lines = log.read_text().split("\n")
+    assert lines[0] == "earlier"
+    assert any("channel rgb" in line for line in lines[1:-5])
+    assert lines[-5].startswith("name,")
+
+
+def test_a_link_that_leads_where_nobody_may_look_is_passed_over(run, folders, monkeypatch):
+    look = os.stat
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith("link.png"):
+            raise PermissionError(13, "Permission denied")
+        return look(path, *arguments, **options)
+
+    for folder in folders:
+        (folder / "link.png").symlink_to("/forbidden/picture.png")
+    monkeypatch.setattr(os, "stat", refuse)
+    assert by_name(run("score", *folders, "--json")).keys() == {"a", "b", "c"}
+    ran = run("score", folders[0] / "link.png", folders[1] / "a.png")
+    assert ran.code == 2
+    assert "link.png does not exist" in ran.stderr
 
 
 def test_csv_never_replaces_a_picture(run, folders):

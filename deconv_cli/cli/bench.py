@@ -139,7 +139,7 @@ def bench(
         progress=lambda items: streams.track(items, len(items), "picture"),
     )
     if csv:
-        write_atomically(csv, result.to_csv().encode())
+        write_atomically(csv, result.to_csv().encode("utf-8", "surrogateescape"))
     if json:
         streams.json(result.to_dict())
         return

@@ -78,7 +78,8 @@ def score(
         streams.table(_table(report))
         streams.data(str(report.protocol))
     if csv:
-        write_atomically(csv, report.as_csv().encode())
+        # Names of files need not be UTF-8; they come out as they went in.
+        write_atomically(csv, report.as_csv().encode("utf-8", "surrogateescape"))
     mean = report.mean_psnr
     too_low = fail_under is not None and mean is not None and mean < fail_under
     if too_low:

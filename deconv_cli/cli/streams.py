@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO, TypeVar
 
 from deconv_cli.errors import cannot_write
@@ -76,6 +78,10 @@ class Streams:
     @classmethod
     def of_process(cls) -> Streams:
         """Return the streams of the process."""
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            # None if whoever started the process has closed it, which others do not expect either.
+            if getattr(sys, name) is None:
+                setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - till the end
         return cls(sys.stdin.buffer, sys.stdout.buffer, sys.stderr)
 
     def write(self, data: bytes | memoryview) -> None:

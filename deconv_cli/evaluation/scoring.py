@@ -13,6 +13,7 @@ from typing import Any
 
 from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
 from deconv_cli.images import Frame, find_pictures, read_frame
+from deconv_cli.images.paths import exists, is_folder
 from deconv_cli.metrics import Protocol, psnr, ssim
 
 
@@ -167,7 +168,7 @@ def score_pictures(
     """
     _require_comparable(reference, test)
     protocol = protocol or Protocol()
-    if reference.is_dir():
+    if is_folder(reference):
         pairs, failures = pair_folders(reference, test, suffix=suffix, recursive=recursive)
     else:
         pairs, failures = [Pair(test.name, reference, test)], []
@@ -266,12 +267,12 @@ def _kind(frame: Frame) -> str:
 
 def _require_comparable(reference: Path, test: Path) -> None:
     for path in (reference, test):
-        if not path.exists():
+        if not exists(path):
             raise UsageError(f"{path} does not exist")
     if reference.samefile(test):
         raise UsageError(f"{reference} and {test} are the same; give what was restored as the second")
-    if reference.is_dir() != test.is_dir():
-        folder, file = (reference, test) if reference.is_dir() else (test, reference)
+    if is_folder(reference) != is_folder(test):
+        folder, file = (reference, test) if is_folder(reference) else (test, reference)
         raise UsageError(f"{folder} is a folder and {file} a file; give two files or two folders")
 
 

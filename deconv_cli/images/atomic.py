@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deconv_cli.errors import cannot_write
+from deconv_cli.images import paths
 
 _PREFIX, _ENDING = ".deconv-", ".part"
 
@@ -30,7 +32,8 @@ def atomic_file(path: Path, *, like: os.stat_result | None = None, keep_times: b
     """Open a file to write `path` whole or not at all.
 
     The data go to a hidden file beside the target, reach the disk at the end of the block, and take the target's name.
-    A file that is replaced hands on its permissions; a new one gets those of `like`, or the usual ones.
+    A file that is replaced hands on its permissions; a new one gets those of `like`, or the usual ones. A link stays:
+    what it leads to is replaced. A pipe, a device, or a file that stdout goes into, gets the data when the block ends.
 
     Parameters
     ----------
@@ -51,24 +54,64 @@ def atomic_file(path: Path, *, like: os.stat_result | None = None, keep_times: b
     DeconvError
         If the file cannot be written; an earlier one is then untouched and nothing is left behind.
     """
-    temporary = path.with_name(f"{_owner()}{secrets.token_hex(6)}{_ENDING}")
     try:
-        try:
-            with _Unnumbered(io.FileIO(temporary, "x+")) as file:
-                yield file
-                file.flush()
-                os.fsync(file.raw.fileno())
-            if path.exists():
-                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-            elif like is not None:
-                temporary.chmod(stat.S_IMODE(like.st_mode) & 0o777)
-            if like is not None and keep_times:
-                os.utime(temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if _stream_into(path) or (paths.exists(path) and not paths.is_file(path)):
+            writing = _handed_over(path)
+        else:
+            target = Path(os.path.realpath(path)) if path.is_symlink() else path
+            writing = _replaced(target, like, keep_times=keep_times)
+        with writing as file:
+            yield file
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+@contextmanager
+def _handed_over(path: Path) -> Iterator[BinaryIO]:
+    """Gather what is for a pipe or a device, since writers of pictures seek, and neither can be replaced by a file."""
+    with io.BytesIO() as file:
+        yield file
+        stream = _stream_into(path)
+        with os.fdopen(os.dup(stream), "wb") if stream else path.open("wb") as target:
+            target.write(file.getvalue())
+
+
+def _stream_into(path: Path) -> int | None:
+    """Return stdout or stderr if it goes into this file, as it does for /dev/stdout: the file may hold more already."""
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(stream)):
+                return stream
+    return None
+
+
+@contextmanager
+def _replaced(path: Path, like: os.stat_result | None, *, keep_times: bool) -> Iterator[BinaryIO]:
+    temporary = path.with_name(f"{_owner()}{secrets.token_hex(6)}{_ENDING}")
+    try:
+        with _Unnumbered(io.FileIO(temporary, "x+")) as file:
+            yield file
+            file.flush()
+            os.fsync(file.raw.fileno())
+        _hand_on_status(path, temporary, like, keep_times=keep_times)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _hand_on_status(path: Path, temporary: Path, like: os.stat_result | None, *, keep_times: bool) -> None:
+    """Give a new file permissions and times, where they can be given: a share or a foreign disk may refuse them.
+
+    What was computed is worth more than they are.
+    """
+    with contextlib.suppress(OSError):
+        if path.exists():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        elif like is not None:
+            temporary.chmod(stat.S_IMODE(like.st_mode) & 0o777)
+    if like is not None and keep_times:
+        with contextlib.suppress(OSError):
+            os.utime(temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -13,7 +13,9 @@ JXL_CODESTREAM = b"\xff\x0a"
 
 _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF_UUID = b"JpgTiffExif->JP2"
-_CONTAINERS = {b"jp2h", b"iprp", b"ipco"}
+_CONTAINERS = {b"jp2h", b"res ", b"iprp", b"ipco"}
+_CMYK = (12).to_bytes(4)
+"""The number that JP2 has for these colours."""
 _DEEPEST = 8
 _LONGEST = 1 << 24
 """Bytes that metadata may have decompressed."""
@@ -59,7 +61,14 @@ def depth_of(data: bytes) -> int:
 
 
 def read_metadata(data: bytes) -> dict[str, bytes]:
-    """Return the ICC profile, EXIF block and XMP packet that a JP2 or JXL file holds, as ``icc``, ``exif``, ``xmp``."""
+    """Return the metadata that a JP2 or JXL file holds.
+
+    Returns
+    -------
+    dict[str, bytes]
+        What there is of ``icc`` (profile), ``exif`` (block), ``xmp`` (packet), ``xml`` (of another kind) and
+        ``resolution`` (contents of the box with the capture resolution).
+    """
     found: dict[str, bytes] = {}
     for name, start, stop in boxes(data):
         if name == b"colr" and data[start : start + 1] == b"\x02":
@@ -68,11 +77,29 @@ def read_metadata(data: bytes) -> dict[str, bytes]:
             found.setdefault("xmp", data[start + 16 : stop])
         elif name == b"uuid" and data[start : start + 16] == _EXIF_UUID:
             found.setdefault("exif", data[start + 16 : stop])
+        elif name == b"resc":
+            found.setdefault("resolution", data[start:stop])
         elif name == b"brob":
             _add_exif_or_xmp(found, data[start : start + 4], _decompressed(data[start + 4 : stop]))
         else:
             _add_exif_or_xmp(found, name, data[start:stop])
     return found
+
+
+def is_cmyk(data: bytes) -> bool:
+    """Tell whether a JP2 file says that its colours are CMYK, by their number or by a profile."""
+    colours = [data[start:stop] for name, start, stop in boxes(data) if name == b"colr"]
+    return any(box[3:7] == _CMYK if box[:1] == b"\x01" else box[19:23] == b"CMYK" for box in colours)
+
+
+def dots_per_inch(box: bytes) -> tuple[float, float] | None:
+    """Return horizontal and vertical resolution of a ``resc`` box, which counts by metres, if they make sense."""
+    try:
+        y, y_divisor, x, x_divisor, y_exponent, x_exponent = struct.unpack_from(">4H2b", box)
+        found = 0.0254 * x / x_divisor * 10.0**x_exponent, 0.0254 * y / y_divisor * 10.0**y_exponent
+    except (struct.error, ZeroDivisionError):
+        return None
+    return found if all(1 <= side <= 65535 for side in found) else None
 
 
 def _add_exif_or_xmp(found: dict[str, bytes], name: bytes, content: bytes) -> None:
@@ -81,7 +108,9 @@ def _add_exif_or_xmp(found: dict[str, bytes], name: bytes, content: bytes) -> No
         start = 0 if content.startswith((b"II*\0", b"MM\0*")) else 4 + int.from_bytes(content[:4])
         found.setdefault("exif", content[start:])
     elif name == b"xml ":
-        found.setdefault("xmp", content)
+        # The box is for XML of any kind, such as METS.
+        is_xmp = content.startswith(b"<?xpacket") or b"x:xmpmeta" in content
+        found.setdefault("xmp" if is_xmp else "xml", content)
 
 
 def _decompressed(content: bytes) -> bytes:

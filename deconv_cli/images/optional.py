@@ -91,14 +91,19 @@ def read_jp2(data: bytes, name: str) -> Frame:
     Raises
     ------
     DeconvError
-        If it holds samples of another kind.
+        If it holds samples of another kind, or CMYK.
     """
     import imagecodecs
 
+    in_boxes = data.startswith(boxes.JP2_SIGNATURE)
+    if in_boxes and boxes.is_cmyk(data):
+        raise DeconvError(f"{name}: JPEG 2000 with CMYK colours cannot be read; convert it to RGB, or to TIFF, first")
     depth, reversible = _jp2_coding(data)
     frame = _frame(imagecodecs.jpeg2k_decode(data), depth, name)
-    found = boxes.read_metadata(data) if data.startswith(boxes.JP2_SIGNATURE) else {}
-    return _described(replace(frame, icc=found.get("icc"), lossless=reversible), found)
+    found = boxes.read_metadata(data) if in_boxes else {}
+    dpi = boxes.dots_per_inch(found["resolution"]) if "resolution" in found else None
+    warnings = ("the resolution was left out",) if "resolution" in found and dpi is None else ()
+    return _described(replace(frame, icc=found.get("icc"), dpi=dpi, lossless=reversible, warnings=warnings), found)
 
 
 def _jp2_coding(data: bytes) -> tuple[int, bool]:
@@ -312,5 +317,7 @@ def _described(frame: Frame, found: dict[str, Any]) -> Frame:
         exif = exif_block.make_upright(found["exif"])[0] if found.get("exif") else None
     except exif_block.MALFORMED:
         warnings = (*warnings, "malformed EXIF was left out")
+    if "xml" in found:
+        warnings = (*warnings, "XML that is not XMP was left out")
     xmp = exif_block.make_xmp_upright(found.get("xmp") or b"")[0] or None
     return replace(frame, exif=exif, xmp=xmp, warnings=warnings)

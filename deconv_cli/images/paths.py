@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +48,23 @@ def format_of(path: Path) -> str | None:
 def is_picture(path: Path) -> bool:
     """Tell whether `path` has the suffix of a supported format; the file is not looked at."""
     return format_of(path) is not None
+
+
+# pathlib's own raise where a folder on the way cannot be searched (until Python 3.13), and one such link in a folder
+# would end the work on all the others.
+def exists(path: Path) -> bool:
+    """Tell whether there is something; not if it cannot be looked at."""
+    return os.path.exists(path)  # noqa: PTH110 - see above
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file; not if it cannot be looked at."""
+    return os.path.isfile(path)  # noqa: PTH113 - see above
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether there is a folder; not if it cannot be looked at."""
+    return os.path.isdir(path)  # noqa: PTH112 - see above
 
 
 def find_pictures(
@@ -96,7 +114,7 @@ def _walk(
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if is_picture(entry) and entry.is_file():
+        if is_picture(entry) and is_file(entry):
             yield entry
-        elif recursive and entry.is_dir() and entry.resolve() not in above | {excluded}:
+        elif recursive and is_folder(entry) and entry.resolve() not in above | {excluded}:
             yield from _walk(entry, recursive=True, excluded=excluded, above=above, unreadable=unreadable)

@@ -259,8 +259,13 @@ class _Opened:
         image = _open_image(self.stream, ("TIFF",))
         assert isinstance(image, TiffImageFile)
         image.seek(index)
+        # Once more: of a tag that a file has twice, Pillow and tifffile need not take the same one.
+        self._check_size(*image.size)
         # Pillow turns TIFFs by itself when it loads them; here it is done once for all decoders.
-        image.tag_v2[274] = 1
+        image.getexif()[274] = 1
+        image._size = image._tile_size
+        # It holds them to its own limit once more, for all threads alike, unless there is memory for them already.
+        image.im = Image.new(image.mode, image.size).im
         image.load()
         return _samples(image, self.name)
 
@@ -348,6 +353,8 @@ class _Opened:
         for index in range(count):
             if count > 1:
                 image.seek(index)
+                # A frame of a GIF can be larger than its header says.
+                self._check_size(*image.size, count)
             metadata = _read_metadata(image)
             _mend_transparency(image, data)
             image.load()

@@ -21,10 +21,12 @@ from deconv_cli.images.samples import widen
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _SUBFILE, _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 254, 274, 282, 283, 296
+_INCHES = {2: 1.0, 3: 2.54}
+"""Units of resolution, by how many of them an inch has."""
 _XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS = 700, 33723, 34377, 34675, 37724
 SUB_IFDS = 330
 """The tag that links to pictures inside of a page."""
-_EXIF, _GPS = 34665, 34853
+_EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965
 GEOMETRY_TAGS = frozenset({33550, 33922, 34264})
 """Tags that tie pixel coordinates to a map."""
 
@@ -33,9 +35,12 @@ _STORAGE = (
     | {273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 288, 289, 290, 291, 292, 293, 296, 301, 317, 320}
     | {321, 322, 323, 324, 325, 326, 327, 328, 332, 334, 336, 338, 339, 340, 341, 342, 343, 344, 345, 346, 347}
     | {400, 401, 402, 403, 404, 405, 433, 434, 435, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532}
-    | {_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, SUB_IFDS, _EXIF, _GPS, 40965, 32997, 32998}
+    | {_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, SUB_IFDS, _EXIF, _GPS, _INTEROPERABILITY, 32997, 32998}
 )
 """Tags that say how the samples are stored, or that travel on their own."""
+
+_BYTES = frozenset({1, 2, 6, 7})
+"""Types of tags whose values are single bytes."""
 
 _BIG = 3_900_000_000
 """Bytes of samples from which a file is written as BigTIFF; a classic TIFF ends at 4 GiB."""
@@ -161,6 +166,9 @@ def read_page(tiff: Opened, page: Any, stream: IO[bytes], pillow: Callable[[int]
     exif, malformed = _read_exif(tiff, page, stream)
     if malformed:
         warnings.append("malformed EXIF was left out")
+    dpi, other_resolution = _resolution(tags, orientation_of(page))
+    if other_resolution:
+        warnings.append("the resolution was left out")
     xmp = tags.valueof(_XMP)
     return replace(
         frame,
@@ -170,7 +178,7 @@ def read_page(tiff: Opened, page: Any, stream: IO[bytes], pillow: Callable[[int]
         exif=exif,
         xmp=exif_block.make_xmp_upright(_bytes(xmp) or b"")[0] or None,
         iptc=_bytes(tags.valueof(_IPTC)) or _photoshop_iptc(_bytes(tags.valueof(_PHOTOSHOP))),
-        dpi=_resolution(tags, orientation_of(page)),
+        dpi=dpi,
         tags=tuple(_kept_tags(tags)),
         compression=int(page.compression),
         palette=int(page.photometric) == 3,
@@ -297,18 +305,22 @@ def _photoshop_iptc(block: bytes | None) -> bytes | None:
     return None
 
 
-def _resolution(tags: Any, orientation: int) -> tuple[float, float] | None:  # noqa: ANN401
-    """Return dots per inch along the upright page, if the file gives them sensibly."""
-    unit = {2: 1.0, 3: 2.54}.get(int(tags.valueof(_RESOLUTION_UNIT, 2)))
+def _resolution(tags: Any, orientation: int) -> tuple[tuple[float, float] | None, bool]:  # noqa: ANN401
+    """Return dots per inch along the upright page, if the file gives them sensibly; and whether it gives others."""
     try:
         x, y = (
             numerator / denominator for numerator, denominator in (tags[_X_RESOLUTION].value, tags[_Y_RESOLUTION].value)
         )
+        unit = int(tags.valueof(_RESOLUTION_UNIT, 2))
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    if unit is None or not (1 <= x * unit <= 65535 and 1 <= y * unit <= 65535):
-        return None
-    return (y * unit, x * unit) if orientation >= 5 else (x * unit, y * unit)
+        return None, False
+    # Programs that know of no resolution write 0, or 1 of no unit.
+    if not (x and y) or (x == y == 1 and unit not in _INCHES):
+        return None, False
+    x, y = (value * _INCHES.get(unit, 0) for value in (x, y))
+    if not (1 <= x <= 65535 and 1 <= y <= 65535):
+        return None, True
+    return ((y, x) if orientation >= 5 else (x, y)), False
 
 
 def _kept_tags(tags: Any) -> Iterator[tuple[int, int, int, Any]]:  # noqa: ANN401
@@ -317,9 +329,20 @@ def _kept_tags(tags: Any) -> Iterator[tuple[int, int, int, Any]]:  # noqa: ANN40
             continue
         try:
             code, kind, count, value, *_ = tag.astuple()
+            value = _unpacked(kind, count, value, tag.parent.tiff.byteorder)
         except Exception:  # noqa: BLE001, S112 - whatever a damaged tag makes tifffile raise costs that tag alone
             continue
-        yield code, int(kind), count, value
+        yield code, kind, count, value
+
+
+def _unpacked(kind: int, count: int, value: bytes, order: str) -> bytes | tuple[Any, ...]:
+    """Return the value of a tag as numbers: the file that it goes into has a byte order of its own."""
+    import tifffile
+
+    if kind in _BYTES:
+        return value
+    layout = tifffile.TIFF.DATA_FORMATS[kind]  # Such as "2I" for a rational.
+    return struct.unpack(f"{order}{count * int(layout[0])}{layout[1]}", value)
 
 
 def write_pages(file: IO[bytes], frames: Iterator[Frame], *, count: int) -> None:
@@ -431,6 +454,9 @@ def _directories(exif: bytes | None) -> dict[int, dict[int, Any]]:
     if tags is None:
         return {}
     found = {code: dict(tags.get_ifd(code)) for code in (_EXIF, _GPS)}
+    # The pointer says where the directory was in the block; Pillow writes the directory itself behind a new one.
+    if found[_EXIF].pop(_INTEROPERABILITY, None) and (inner := tags.get_ifd(_INTEROPERABILITY)):
+        found[_EXIF][_INTEROPERABILITY] = dict(inner)
     return {code: values for code, values in found.items() if values and _serialise(values, code, 0, big=False)}
 
 

@@ -236,7 +236,9 @@ def _fit(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, list[str
     if target == "gif" or (encoding.palette and frame.palette and target in ("png", "bmp")):
         warnings += _lost_to_palette(frame, what.label)
     if frame.stamp:
-        frame = stamp(frame, dict(frame.stamp), as_text=target == "png")
+        stamped = stamp(frame, dict(frame.stamp), as_text=target == "png")
+        warnings += ["the XMP could not be stamped"] if stamped is frame else []
+        frame = stamped
     lost = [field for field in _METADATA if _is_lost(frame, field, target)]
     if lost:
         nothing: dict[str, Any] = {field: () if field in ("chunks", "tags") else None for field in lost}

@@ -12,6 +12,7 @@ import numpy as np
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import check_pages, format_of, open_picture
+from deconv_cli.images.paths import exists
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.batch import Outcome
 
@@ -60,7 +61,7 @@ def look_at(jobs: Iterable[Job], options: Options, estimate: Estimate, restorers
             yield dataclasses.replace(outcome, status="failed", error=job.error)
             continue
         try:
-            size = job.source.stat().st_size if job.source.exists() else None
+            size = job.source.stat().st_size if exists(job.source) else None
             with open_picture(job.source, max_pixels=options.max_pixels) as picture:
                 target = format_of(job.target) or "png"
                 check_pages(picture.name, target, picture.count, animated=picture.animated)

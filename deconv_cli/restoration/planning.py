@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.images import FORMATS, find_pictures, format_of
+from deconv_cli.images.paths import exists, is_folder
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def plan(
 
 def is_single_file(inputs: Sequence[Path], output: Path) -> bool:
     """Tell whether `output` names a file rather than a folder."""
-    return len(inputs) == 1 and not inputs[0].is_dir() and format_of(output) is not None and not output.is_dir()
+    return len(inputs) == 1 and not is_folder(inputs[0]) and format_of(output) is not None and not is_folder(output)
 
 
 def refuse_other_format(output: Path, output_format: str) -> None:
@@ -96,7 +97,7 @@ def refuse_other_format(output: Path, output_format: str) -> None:
 
 def _refuse_foreign_format(inputs: Sequence[Path], output: Path) -> None:
     """Refuse ``out.gif``, which nobody means as the name of a folder."""
-    if len(inputs) != 1 or not output.suffix or format_of(output) in FORMATS or output.is_dir():
+    if len(inputs) != 1 or not output.suffix or format_of(output) in FORMATS or is_folder(output):
         return
     # Asked last: Pillow imports all of its formats for it.
     from PIL import Image
@@ -123,7 +124,7 @@ def _expand(
 ) -> Iterator[tuple[Path, Path]]:
     """Yield every picture with its path below the output folder."""
     for given in inputs:
-        if given.is_dir():
+        if is_folder(given):
             for path in find_pictures(given, recursive=recursive, exclude=output, unreadable=unreadable):
                 yield path, path.relative_to(given)
         else:
@@ -150,12 +151,18 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 def _refuse_collisions(every: Sequence[Job]) -> None:
     jobs = [job for job in every if job.error is None]
     sources = {_key(job.source) for job in jobs}
-    itself = [str(job.target) for job in jobs if _key(job.target) in sources]
+    # Links are followed, as they are when the files are written.
+    targets = [_key(job.target) for job in jobs]
+    itself = [str(job.target) for job, target in zip(jobs, targets, strict=True) if target in sources]
     if itself:
         raise UsageError(f"would overwrite an input: {_listed(itself)}; give another output or --suffix")
     # Compared without case, since some file systems do not tell a.png from A.png.
-    counts = Counter(str(job.target).casefold() for job in jobs)
-    doubled = [f"{job.source} -> {job.target}" for job in jobs if counts[str(job.target).casefold()] > 1]
+    counts = Counter(target.casefold() for target in targets)
+    doubled = [
+        f"{job.source} -> {job.target}"
+        for job, target in zip(jobs, targets, strict=True)
+        if counts[target.casefold()] > 1
+    ]
     if doubled:
         raise UsageError(f"several inputs would become one output: {_listed(doubled)}")
 
@@ -170,7 +177,7 @@ def refuse_existing(
     UsageError
         If a target exists; the message names them.
     """
-    existing = [str(target) for target in targets if target.exists()]
+    existing = [str(target) for target in targets if exists(target)]
     if existing:
         raise UsageError(f"already there: {_listed(existing)}; {way_out}")
 
