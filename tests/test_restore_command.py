@@ -322,3 +322,13 @@ def test_an_output_that_cannot_be_written_fails_by_name(restore, noisy_folder, t
     ran = restore(noisy_folder / "cat.png", tmp_path / "file" / "out.png", *FAST)
     assert ran.code == 1
     assert str(tmp_path / "file") in ran.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_that_leads_in_a_circle_fails_alone(restore, noisy_folder, tmp_path):
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    ran = restore(loop, noisy_folder / "cat.png", tmp_path / "out", *FAST)
+    assert ran.code == 1
+    assert f"{loop}: cannot be read" in ran.stderr
+    assert (tmp_path / "out" / "cat.png").is_file()

@@ -423,9 +423,9 @@ class Request:
 
     def refuse_pictures_beside(self, jobs: list[Job]) -> None:
         """Refuse a sheet, or a list of failures, that would take the place of an input or of a result."""
-        pictures = {path.resolve() for job in jobs for path in (job.source, job.target)}
+        pictures = {os.path.realpath(path) for job in jobs for path in (job.source, job.target)}
         for option, path in (("--compare", self.sheet), ("--failed", self.failed)):
-            if path is not None and path.resolve() in pictures:
+            if path is not None and os.path.realpath(path) in pictures:
                 raise UsageError(f"{option} {path}: it is an input or a result; give another name")
 
     def load(self) -> tuple[Restorers, Options]:

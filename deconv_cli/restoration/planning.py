@@ -183,7 +183,7 @@ def refuse_existing(
 
 
 def _key(path: Path) -> str:
-    return str(path.resolve())
+    return os.path.realpath(path)  # pathlib's own raises where links lead in a circle.
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:
