@@ -249,3 +249,10 @@ def test_what_a_png_says_of_its_colours_is_kept_or_missed():
             assert any("cICP" in warning for warning in warnings) is expected
     both = dataclasses.replace(frame, chunks=(linear, wide), icc=b"profile")
     assert [chunk for chunk in writing._png_chunks(both) if chunk in both.chunks] == [wide]
+
+
+def test_a_png_holds_a_profile_of_large_tables():
+    profile = ICC + np.random.default_rng(0).bytes(3 << 20)
+    data, warnings = encode_frame(Frame(np.zeros((4, 4, 3), np.uint8), icc=profile), "png")
+    assert warnings == ()
+    assert read_frame(data).icc == profile

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -45,6 +45,8 @@ _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "YCbCr": "RGB", "RGBX": 
 """What opaque 8-bit modes are converted to."""
 _ANIMATED = {"png", "gif", "webp", "avif"}
 _PILLOW_LIMIT = threading.Lock()
+_LARGEST_PROFILE = 1 << 24
+"""Bytes of a profile in a PNG. Pillow takes one mebibyte, which the tables of a printer's profile exceed."""
 _STRIP = 1 << 24
 """Pixels converted at a time, so that a large picture is not in memory three times."""
 
@@ -390,11 +392,12 @@ def _open_image(stream: IO[bytes], formats: tuple[str, ...]) -> ImageFile.ImageF
     # Sizes are checked here, with a limit that can be raised; Pillow's own would be the same for all. It is read from
     # its module, and pictures are opened by several threads.
     with _PILLOW_LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, _LARGEST_PROFILE
         try:
             return Image.open(stream, formats=formats)
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
 
 
 def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
