@@ -421,6 +421,26 @@ def test_another_precision_is_another_result(restore, folder, tmp_path):
         assert resumed(*options) == "complete"
 
 
+def test_resume_replaces_neither_an_original_put_back_nor_what_came_after_a_failure(restore, folder, tmp_path):
+    out, source = tmp_path / "out", folder / "0.png"
+    assert restore(source, out, *FAST).code == 0
+    shutil.copy2(source, out / "0.png")  # as old as ever
+    os.utime(out / "0.png", (1, 1))
+    assert restore(source, out, "--resume", *FAST).code == 2
+    assert (out / "0.png").read_bytes() == source.read_bytes()
+    assert restore(folder / "1.png", out, "--crop", "9000,9000,40,40", *FAST).code == 1
+    shutil.copy2(source, out / "1.png")
+    assert restore(folder / "1.png", out, "--resume", *FAST).code == 2
+
+
+def test_what_fails_when_it_is_done_again_may_still_be_replaced(restore, folder, tmp_path):
+    out, source = tmp_path / "out", folder / "0.png"
+    assert restore(source, out, *FAST).code == 0
+    assert restore(source, out, "--resume", "--crop", "9000,9000,40,40", *FAST).code == 1
+    ran = restore(source, out, "--resume", "--strength", 0.5, "--json", *FAST)
+    assert ran.json_lines[0]["status"] == "restored"
+
+
 def test_a_copied_folder_is_as_complete_as_before(restore, folder, tmp_path):
     assert restore(folder, tmp_path / "out", *FAST).code == 0
     shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)

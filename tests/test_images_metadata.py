@@ -239,9 +239,15 @@ def test_inks_become_colours_by_their_profile_also_where_it_is_dropped(monkeypat
 
 def test_what_a_png_says_of_its_colours_is_kept_or_missed():
     linear, wide = (b"gAMA", struct.pack(">I", 100000)), (b"cICP", bytes((9, 16, 0, 1)))
-    usual = (b"gAMA", struct.pack(">I", 45455))
+    usual = (b"gAMA", struct.pack(">I", 45454))
+    primaries = (b"cHRM", struct.pack(">8I", 31269, 32899, 63999, 33001, 30000, 60000, 15000, 5999))
     frame = Frame(np.zeros((4, 4, 3), np.uint8))
-    for chunks, expected in (((linear,), True), ((wide,), True), ((usual,), False)):
+    for chunks, expected in (
+        ((linear,), True),
+        ((wide,), True),
+        ((usual, primaries), False),
+        ((linear, (b"sRGB", b"\0")), False),
+    ):
         coloured = dataclasses.replace(frame, chunks=chunks)
         assert encode_frame(coloured, "png")[1] == ()
         for kind, metadata in (("jpg", "keep"), ("tiff", "keep"), ("png", "strip")):

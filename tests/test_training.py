@@ -765,3 +765,13 @@ def test_gradient_watch_logs_and_warns(run, pictures, tmp_path):
     ran = run("train", pictures, *TINY, "--steps", 60, "--out", healthy, "--watch-gradients")
     assert "step 50: gradients healthy" in ran.stderr
     assert "warning" not in ran.stderr
+
+
+def test_reports_of_compressions_are_no_pictures(tmp_path):
+    from deconv_cli.training.data import find_clean
+
+    for path in (tmp_path / "clean.png", tmp_path / "small" / "report.png"):
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
+    (tmp_path / "small" / "report.json").write_text("{}")
+    assert find_clean(tmp_path) == [tmp_path / "clean.png"]

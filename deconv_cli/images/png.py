@@ -18,11 +18,12 @@ XMP_KEYWORD = b"XML:com.adobe.xmp"
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _OF_SRGB = {
-    b"gAMA": struct.pack(">I", 45455),
-    b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
-    b"cICP": bytes((1, 13, 0, 1)),
+    b"gAMA": (45455,),
+    b"cHRM": (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
 }
-"""What the chunks that define the colours hold where these are sRGB's."""
+"""What the chunks that define the colours hold where these are sRGB's, in 1/100000; writers round them otherwise."""
+_ROUNDING = 50
+_CICP_OF_SRGB = bytes((1, 13, 0, 1))
 _IPTC_PROFILE = b"Raw profile type iptc"
 _READ_ELSEWHERE = (XMP_KEYWORD, _IPTC_PROFILE, b"Raw profile type exif")
 
@@ -58,10 +59,21 @@ def yields_to_profile(chunk: tuple[bytes, bytes]) -> bool:
     return chunk[0] in (b"gAMA", b"cHRM", b"sRGB")
 
 
-def defines_other_colours(chunk: tuple[bytes, bytes], *, has_profile: bool) -> bool:
-    """Tell whether a chunk says that the colours are not sRGB's; of these only cICP counts beside a profile."""
-    name, content = chunk
-    return name in _OF_SRGB and content != _OF_SRGB[name] and (name == b"cICP" or not has_profile)
+def define_other_colours(chunks: Iterable[tuple[bytes, bytes]], *, has_profile: bool) -> bool:
+    """Tell whether chunks say that the colours are not sRGB's: cICP first, then a profile or sRGB, then the others."""
+    found = dict(chunks)
+    if b"cICP" in found:
+        return found[b"cICP"] != _CICP_OF_SRGB
+    if has_profile or b"sRGB" in found:
+        return False
+    return any(not _is_about(found[name], usual) for name, usual in _OF_SRGB.items() if name in found)
+
+
+def _is_about(content: bytes, usual: tuple[int, ...]) -> bool:
+    if len(content) != 4 * len(usual):
+        return False
+    values = struct.unpack(f">{len(usual)}I", content)
+    return all(abs(value - other) <= _ROUNDING for value, other in zip(values, usual, strict=True))
 
 
 def make_chunk(name: bytes, content: bytes) -> bytes:

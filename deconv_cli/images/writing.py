@@ -269,8 +269,8 @@ def _to_integers(samples: Samples, dtype: type[np.generic]) -> Samples:
 
 def _loses_colours(frame: Frame, target: str, encoding: Encoding) -> bool:
     """Tell whether chunks of a PNG define the colours, and are not kept."""
-    defined = any(png.defines_other_colours(chunk, has_profile=bool(frame.icc)) for chunk in frame.chunks)
-    return defined and (target != "png" or encoding.metadata == "strip")
+    kept = target == "png" and encoding.metadata == "keep"
+    return not kept and png.define_other_colours(frame.chunks, has_profile=bool(frame.icc))
 
 
 def _is_lost(frame: Frame, field: str, target: str) -> bool:

@@ -445,7 +445,7 @@ class Batch:
             if self._feed:
                 self._feed.put(error)  # The writer fails by it, and removes what it has written.
             else:
-                outgoing.outcome = _failed(outgoing.outcome, error)
+                outgoing.outcome = self._fail(outgoing, error)
         self._feed = None
         return outgoing
 
@@ -525,14 +525,20 @@ class Batch:
             if self.record and outgoing.status:
                 self.record.enter(outgoing.job, outgoing.status)
         except DeconvError as error:
-            self._full = error if isinstance(error, DiskFullError) else self._full
-            return _failed(outgoing.outcome, error)
+            return self._fail(outgoing, error)
         return dataclasses.replace(
             outgoing.outcome,
             output_bytes=size,
             seconds=round(ended - outgoing.began, 3),
             warnings=(*warnings, *outgoing.outcome.warnings),
         )
+
+    def _fail(self, outgoing: _Outgoing, error: DeconvError) -> Outcome:
+        """Return what becomes of a file that was begun and not written."""
+        self._full = error if isinstance(error, DiskFullError) else self._full
+        if self.record:
+            self.record.withdraw(outgoing.job)
+        return _failed(outgoing.outcome, error)
 
 
 def already_complete(job: Job) -> Outcome:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deconv_cli.errors import cannot_write
+from deconv_cli.errors import DeconvError, cannot_write
 from deconv_cli.restoration.planning import Job
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ResumeRecord:
         self.path = folder / RECORD
         self.made_with = {"weights": weights, "options": options.identity}
         self._entries: dict[str, dict[str, Any]] = {}
+        self._earlier: dict[str, dict[str, Any]] = {}
         if reuse and self.path.is_file():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._load(line)
@@ -62,11 +64,14 @@ class ResumeRecord:
     def would_lose(self, job: Job) -> bool:
         """Tell whether doing a job would replace a file that no run has written, or that was changed since."""
         try:
-            changed = job.target.stat().st_mtime_ns
+            status = job.target.stat()
         except OSError:
             return False
-        entry = self._entries.get(self._name(job))
-        return not self.is_current(job) and (entry is None or changed > entry.get("output_time", changed))
+        entry = self._entries.get(self._name(job), {})
+        if self.is_current(job) or entry.get("begun"):
+            return False
+        written = entry.get("output_time", status.st_mtime_ns)
+        return status.st_size != entry.get("output_bytes") or status.st_mtime_ns > written
 
     def begin(self, job: Job) -> None:
         """Record that the output of a job is about to be written: if the run is killed, it may be there without more.
@@ -76,7 +81,15 @@ class ResumeRecord:
         DeconvError
             If the record cannot be written.
         """
-        self._append({"output": self._name(job)})
+        name = self._name(job)
+        self._earlier[name] = self._entries.get(name, {"output": name})
+        self._append({"output": name, "begun": True})
+
+    def withdraw(self, job: Job) -> None:
+        """Record that the output of a job was not written after all; on a full disk only for this run."""
+        if earlier := self._earlier.pop(self._name(job), None):
+            with contextlib.suppress(DeconvError):
+                self._append(earlier)
 
     def enter(self, job: Job, source: os.stat_result) -> None:
         """Record that the output of a job has been written, from an input of that status when it was read.

@@ -35,7 +35,9 @@ from deconv_cli.training.augmentation import (
 from deconv_cli.training.config import TrainConfig
 
 CONFIG, RECORD = "config.toml", "log.jsonl"
-"""Two of the files beside all trained weights; a folder that holds both is one of a training, not one of pictures."""
+"""Two of the files beside all trained weights."""
+BESIDE_WEIGHTS = ((CONFIG, RECORD), ("report.json", "report.png"))
+"""What lies beside weights, of a training and of a compression: a folder that holds both files is none of pictures."""
 CACHE_BYTES = 2 << 30
 """Decoded pictures kept in memory; the rest is decoded again when drawn."""
 MAX_VALIDATION = 16
@@ -150,8 +152,8 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Tell whether a folder is that of a training's files; see `deconv_cli.training.loop.RunFiles`."""
-    return (folder / CONFIG).is_file() and (folder / RECORD).is_file()
+    """Tell whether a folder holds what lies beside weights; see `deconv_cli.training.loop.RunFiles`."""
+    return any(all((folder / name).is_file() for name in names) for names in BESIDE_WEIGHTS)
 
 
 def find_clean(folder: Path, validation: Path | None = None) -> list[Path]:
