@@ -738,7 +738,7 @@ def test_memory_is_reckoned_for_the_scale_that_the_weights_have(run, tmp_path, m
     assert reckoned == [scale] != [1]
     job = planning.Job(tmp_path / "in.png", tmp_path / "out.png")
     restorers = Restorers("sr-x4" if "sr-x4" in options else None, "cpu", "auto")
-    list(look_at([job], Options("sr", scale=3 if 3 in options else None), Estimate(), restorers))
+    look_at(job, Options("sr", scale=3 if 3 in options else None), restorers, Estimate())
     assert reckoned == [scale, scale]
 
 

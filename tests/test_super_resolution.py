@@ -271,3 +271,18 @@ def test_enlarging_in_inference_leaves_training_its_gradient():
     enlarge(image, 2).sum().backward()
     assert image.grad is not None
     assert image.grad.sum().item() == pytest.approx(image.numel() * 4, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "beyond"), [("sr-x4", 16), ("denoise", 32)])
+def test_a_picture_goes_on_beyond_its_border_for_as_far_as_that_counts(monkeypatch, name, beyond):
+    restorer, sizes = Restorer(name, precision="fp32"), []
+    monkeypatch.setattr(restorer.runner, "ran", ("none", "fp32"))
+
+    def run(x, precision):
+        sizes.append(x.shape[2:])
+        scale = restorer.description.scale
+        return np.zeros((1, 3, x.shape[2] * scale, x.shape[3] * scale), np.float32)
+
+    monkeypatch.setattr(restorer.runner, "run", run)
+    restorer.restore(np.zeros((40, 48, 3), np.uint8))
+    assert sizes == [(40 + 2 * beyond, 48 + 2 * beyond)]

@@ -423,9 +423,10 @@ class Request:
 
     def refuse_pictures_beside(self, jobs: list[Job]) -> None:
         """Refuse a sheet, or a list of failures, that would take the place of an input or of a result."""
-        pictures = {os.path.realpath(path) for job in jobs for path in (job.source, job.target)}
-        for option, path in (("--compare", self.sheet), ("--failed", self.failed)):
-            if path is not None and os.path.realpath(path) in pictures:
+        given = {option: path for option, path in (("--compare", self.sheet), ("--failed", self.failed)) if path}
+        pictures = {os.path.realpath(path) for job in jobs if given for path in (job.source, job.target)}
+        for option, path in given.items():
+            if os.path.realpath(path) in pictures:
                 raise UsageError(f"{option} {path}: it is an input or a result; give another name")
 
     def load(self) -> tuple[Restorers, Options]:
@@ -490,7 +491,7 @@ def look_at_files(request: Request, jobs: list[Job], reporter: Reporter) -> Exit
         if record and record.is_current(job):
             reporter.tell(already_complete(job))
         else:
-            reporter.tell(*look_at([job], options, estimate, restorers))
+            reporter.tell(look_at(job, options, restorers, estimate))
     reporter.estimate(estimate, seconds_per_megapixel(restorers, options))
     return ExitCode.FAILED if reporter.failed else ExitCode.OK
 

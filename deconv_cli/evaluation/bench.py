@@ -21,7 +21,7 @@ from deconv_cli.evaluation.classical import find_classical
 from deconv_cli.evaluation.scoring import finite
 from deconv_cli.images import crop_to_multiple, from_float, read_frame, to_float, upscale
 from deconv_cli.metrics import Protocol, psnr, ssim, to_luma
-from deconv_cli.restoration.restorer import Restorer
+from deconv_cli.restoration.restorer import Restored, Restorer
 from deconv_cli.tasks import Task
 
 SEED = 0
@@ -29,26 +29,6 @@ WARM_UP = 64
 """Side of the corner that every method restores untimed, so that what it sets up once does not count."""
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A restored picture and what ran.
-
-    Attributes
-    ----------
-    pixels
-        The picture.
-    precision
-        Number format.
-    engine, fallback
-        Of a network: see `deconv_cli.restoration.restorer.Restored`.
-    """
-
-    pixels: Floats
-    precision: str = "float64"
-    engine: str | None = None
-    fallback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +40,8 @@ class Method:
     name
         What tables call it.
     restore
-        Degraded picture and the level of its degradation to restored picture. The level is that of the task where the
-        method knows it, else the standard deviation of the error, on 0..255.
+        Degraded picture and the level of its degradation to the restored picture, with what ran. The level is that of
+        the task where the method knows it, else the standard deviation of the error, on 0..255.
     scale
         Output side over input side.
     task
@@ -69,7 +49,7 @@ class Method:
     """
 
     name: str
-    restore: Callable[[Floats, float], Result]
+    restore: Callable[[Floats, float], Restored]
     scale: int = 1
     task: str | None = None
 
@@ -78,9 +58,8 @@ class Method:
         """Make the method that a network is."""
         blind = restorer.task.condition_scale is None
 
-        def restore(image: Floats, level: float) -> Result:
-            done = restorer.restore(image, noise_level="auto" if blind else level, tta=tta)
-            return Result(done.pixels, done.precision, done.engine, done.fallback)
+        def restore(image: Floats, level: float) -> Restored:
+            return restorer.restore(image, noise_level="auto" if blind else level, tta=tta)
 
         return cls(name, restore, restorer.description.scale, restorer.task.name)
 
@@ -88,7 +67,11 @@ class Method:
     def classical(cls, name: str, scale: int) -> Method:
         """Make a classical method; see `deconv_cli.evaluation.classical`."""
         run = find_classical(name, scale)
-        return cls(name, lambda image, deviation: Result(run(image, deviation / LEVEL_SCALE)), scale)
+
+        def restore(image: Floats, deviation: float) -> Restored:
+            return Restored(run(image, deviation / LEVEL_SCALE), None, precision="float64", engine="", fallback=None)
+
+        return cls(name, restore, scale)
 
 
 @dataclass(frozen=True)
@@ -288,7 +271,7 @@ def bench(
     measured: dict[tuple[float, str], list[tuple[float, ...]]] = {
         (level, method.name): [] for level in levels for method in methods
     }
-    last: dict[str, Result] = {}
+    last: dict[str, Restored] = {}
     for index, path in enumerate(progress(paths)):
         clean = conditions.read(path)
         for level in levels:

@@ -176,7 +176,7 @@ def measure_speed(
         for engine, precision in pairs:
             restorer = Restorer(name, device=first.device, precision=precision, engine=engine)
             restorers[name, engine, precision] = restorer
-            computed[name] = computed.get(name) or _computed_share(restorer, picture)
+            computed[name] = computed.get(name) or _computed_over_own(restorer, picture)
             candidates.append(_restoring(f"{name}, {engine}, {precision}", restorer, picture))
     plain = [convolution(engine, first.device, precision) for engine, precision in pairs]
     speed = time_in_turn([*candidates, *plain], rounds, progress)
@@ -270,7 +270,7 @@ def _watch(restorer: Restorer) -> Iterator[list[tuple[int, float]]]:
         restorer.runner.run = run  # type: ignore[method-assign]
 
 
-def _computed_share(restorer: Restorer, picture: NDArray[np.uint8]) -> float:
+def _computed_over_own(restorer: Restorer, picture: NDArray[np.uint8]) -> float:
     """Return the pixels that the network goes over for a picture, its border and overlaps included, over its own."""
     with _watch(restorer) as runs:
         _restoring("it", restorer, picture).run()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,31 +45,28 @@ class Estimate:
         self.memory = max(self.memory, memory.FIXED + memory.picture_bytes(width, height, bytes_per_pixel, scale))
 
 
-def look_at(jobs: Iterable[Job], options: Options, estimate: Estimate, restorers: Restorers) -> Iterator[Outcome]:
-    """Read the headers of files.
+def look_at(job: Job, options: Options, restorers: Restorers, estimate: Estimate) -> Outcome:
+    """Read the header of a file and add it to an estimate.
 
-    Yields
-    ------
+    Returns
+    -------
     Outcome
-        One for every job: ``planned``, or ``failed`` if the header says that it will fail.
+        ``planned``, or ``failed`` if the header says that it will fail.
     """
-    scale = restorers.scale_for(options.task, options.scale)
-    for job in jobs:
-        outcome = Outcome(str(job.source), str(job.target), "planned")
-        if job.error:
-            yield dataclasses.replace(outcome, status="failed", error=job.error)
-            continue
-        try:
-            size = job.source.stat().st_size if exists(job.source) else None
-            with open_picture(job.source, max_pixels=options.max_pixels) as picture:
-                target = format_of(job.target) or "png"
-                check_pages(picture.name, target, picture.count, animated=picture.animated)
-                estimate.add(picture.width, picture.height, picture.count, picture.bytes_per_pixel, scale)
-                yield dataclasses.replace(
-                    outcome, width=picture.width, height=picture.height, pages=picture.count, input_bytes=size
-                )
-        except DeconvError as error:
-            yield dataclasses.replace(outcome, status="failed", error=str(error))
+    outcome = Outcome(str(job.source), str(job.target), "planned")
+    if job.error:
+        return dataclasses.replace(outcome, status="failed", error=job.error)
+    try:
+        size = job.source.stat().st_size if exists(job.source) else None
+        with open_picture(job.source, max_pixels=options.max_pixels) as picture:
+            check_pages(picture.name, format_of(job.target) or "png", picture.count, animated=picture.animated)
+            scale = restorers.scale_for(options.task, options.scale)
+            estimate.add(picture.width, picture.height, picture.count, picture.bytes_per_pixel, scale)
+            return dataclasses.replace(
+                outcome, width=picture.width, height=picture.height, pages=picture.count, input_bytes=size
+            )
+    except DeconvError as error:
+        return dataclasses.replace(outcome, status="failed", error=str(error))
 
 
 def seconds_per_megapixel(restorers: Restorers, options: Options) -> float:
