@@ -190,6 +190,12 @@ def test_what_does_not_go_with_speed_is_refused(run, arguments, named):
     assert f"{named} does not go with --speed" in ran.stderr
 
 
+def test_rounds_are_for_speed(run, colour):
+    ran = run("bench", colour, "--rounds", 1)
+    assert ran.code == 2
+    assert "--rounds is for --speed" in ran.stderr
+
+
 @pytest.mark.parametrize(("says", "reason"), [("", "exit status -9"), ("Traceback\nno room\n", "no room")])
 def test_a_timing_process_that_dies_is_told(run, tiny_weights, short_timing, monkeypatch, says, reason):
     dead = subprocess.CompletedProcess([], -9, "", says)

@@ -75,7 +75,9 @@ def bench(
             " running.",
         ),
     ] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="For --speed: how often each is timed; the median counts.")] = 3,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="For --speed: how often each is timed; the median counts. [3]")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -98,10 +100,12 @@ def bench(
             streams,
             weights or _own_weights(task or ("sr" if scale else "denoise"), scale, required=True),
             device,
-            rounds,
+            rounds or 3,
             json=json,
         )
         return
+    if rounds:
+        raise UsageError("--rounds is for --speed; add it, or leave --rounds out")
     if folder is None:
         raise UsageError("give a FOLDER of clean pictures, or --speed")
     chosen = shared.parse_numbers(levels, "--levels", ",", float)
