@@ -29,6 +29,13 @@ def cannot_write(what: object, error: OSError) -> DeconvError:
     return kind(f"{what}: cannot be written ({error.strerror or error})")
 
 
+def cannot_read(what: object, error: OSError) -> DeconvError:
+    """Make the error for a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return DeconvError(f"{what}: no such file")
+    return DeconvError(f"{what}: cannot be read ({error.strerror or error})")
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     """Make the error for a name that is not in a registry, with the nearest one suggested.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,17 @@ def test_a_level_that_leaves_the_pictures_as_they_are(run, colour, tiny_weights)
     (row,) = ran.json["rows"]
     assert (row["input_psnr"], row["input_ssim"]) == (None, 1)
     assert row["psnr"] > 0
+
+
+def test_a_picture_that_is_restored_exactly_does_not_hide_the_others(run, colour, tmp_path):
+    """JPEG keeps a blank page as it is."""
+    folder = shutil.copytree(colour, tmp_path / "colour")
+    options = ("--task", "decompress", "--levels", 40, "--json")
+    before = run("bench", folder, *options).json["rows"][0]
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(folder / "zz-blank.png")
+    after = run("bench", folder, *options).json["rows"][0]
+    assert after["input_psnr"] == pytest.approx(before["input_psnr"])
+    assert after["input_ssim"] > before["input_ssim"]
 
 
 def test_the_engine_that_ran_is_named_and_why_others_did_not(run, colour, tiny_weights, monkeypatch):

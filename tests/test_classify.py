@@ -199,3 +199,7 @@ def test_bad_folders_and_options_are_refused(run, digits, tmp_path):
     shutil.copytree(digits / "val" / "3", other / "three")
     shutil.copytree(digits / "val" / "4", other / "4")
     assert "its classes are not those" in refused(digits / "val", "--val", other, "--task", "classify")
+    (tmp_path / "file").touch()
+    ran = run("train", digits / "val", "--task", "classify", "--out", tmp_path / "file" / "w.safetensors")
+    assert ran.code == 2
+    assert "this folder cannot be made" in ran.stderr

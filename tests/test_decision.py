@@ -12,9 +12,13 @@ from skimage import data
 from deconv_cli.degradation.blocking import measure_blocking
 from deconv_cli.degradation.camera import Camera, add_camera_noise
 from deconv_cli.degradation.noise import add_gaussian_noise
-from deconv_cli.degradation.noise_estimation import estimate_coarse_chroma, estimate_noise_level
+from deconv_cli.degradation.noise_estimation import (
+    estimate_coarse_chroma,
+    estimate_compressed_noise,
+    estimate_noise_level,
+)
 from deconv_cli.images import from_float, read_frame, to_float
-from deconv_cli.restoration.decision import COLOUR_NOISE, VISIBLE_BLOCKS, WHITE_RATIO, decide
+from deconv_cli.restoration.decision import COLOUR_NOISE, COMPRESSED_LEVEL, VISIBLE_BLOCKS, WHITE_RATIO, decide
 
 ALL = {"denoise", "decompress", "photo"}
 CLEAN = data.astronaut()[:320, 100:420]
@@ -52,6 +56,10 @@ def noisy(kind, level):
         (noisy("camera", 12), 85, ALL, "photo", "correlated colour noise"),
         (noisy("camera", 12), None, {"denoise"}, "denoise", "correlated colour noise"),
         (noisy("white", 25), 75, ALL, "photo", "JPEG quality 75"),
+        (noisy("white", 10), 75, ALL, "photo", "noise below JPEG"),
+        (noisy("white", 20), 40, ALL, "photo", "noise below JPEG"),
+        (decoded(noisy("white", 20), 40), None, ALL, "photo", "noise below JPEG"),
+        (CLEAN, 75, ALL, "decompress", "JPEG quality 75"),
         (noisy("white", 15), 92, ALL, "photo", "noise level"),
         (noisy("white", 15), 98, ALL, "denoise", "noise level"),
         (noisy("white", 25), 75, {"denoise", "decompress"}, "denoise", "JPEG quality 75"),
@@ -94,6 +102,14 @@ def test_coarse_chroma_tells_camera_noise_from_white():
         assert estimate_coarse_chroma(camera) > COLOUR_NOISE
     assert estimate_coarse_chroma(CLEAN) < COLOUR_NOISE
     assert estimate_coarse_chroma(noisy("camera", 8)[..., 0]) == 0
+
+
+@pytest.mark.parametrize("quality", [75, 50])
+def test_averages_keep_the_noise_that_jpeg_takes(quality):
+    compressed = decoded(noisy("white", 20), quality)
+    for pixels in (compressed, compressed[..., 1]):
+        assert estimate_compressed_noise(pixels) > max(2 * COMPRESSED_LEVEL, 1.3 * estimate_noise_level(pixels))
+    assert estimate_compressed_noise(decoded(CLEAN, quality)) < COMPRESSED_LEVEL
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40, 3), (7, 9, 3), (31, 33, 3), (64, 64, 3)])

@@ -8,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from skimage import data
 
@@ -133,6 +134,16 @@ def test_dry_run_lists_and_does_nothing(restore, noisy_folder, tmp_path):
     assert summary["megapixels"] == pytest.approx((96 * 64 + 80 * 72) / 1e6, abs=1e-3)
     assert summary["seconds"] >= 0
     assert summary["memory_bytes"] > 10**8
+
+
+def test_a_dry_run_takes_a_picture_without_suffix_for_what_it_is(restore, tmp_path):
+    with tifffile.TiffWriter(tmp_path / "pages") as file:
+        for _ in range(3):
+            file.write(np.zeros((16, 16, 3), np.uint8), photometric="rgb")
+    for options in (("--dry-run",), ()):
+        ran = restore(tmp_path / "pages", tmp_path / "out", "--json", *options)
+        assert ran.code == 0, ran.stderr
+        assert ran.json_lines[0]["pages"] == 3
 
 
 def test_resume_does_only_what_is_missing_or_changed(restore, noisy_folder, tmp_path):

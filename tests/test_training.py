@@ -8,6 +8,7 @@ import json
 import shutil
 import signal
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,16 +20,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from skimage import data
 
-from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.errors import DeconvError, DiskFullError, UsageError
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.restoration.running import self_ensemble
 from deconv_cli.tasks import find_task
 from deconv_cli.training import loop, step
 from deconv_cli.training import optimizer as optimizer_module
+from deconv_cli.training import record as record_module
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
 from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, read_rgb8, split_pictures
 from deconv_cli.training.optimizer import Muon, orthogonalise
+from deconv_cli.training.run_files import RunFiles
 from deconv_cli.training.teacher import Teacher
 from deconv_cli.training.validation import Score, make_cases
 
@@ -82,6 +85,16 @@ def test_the_same_seed_learns_the_same_and_another_does_not(pictures, tmp_path):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_disk_that_fills_up_ends_a_training_with_a_word(tmp_path, pictures, monkeypatch):
+    def fill_up(path, _):
+        path.symlink_to("/dev/full")
+
+    monkeypatch.setattr(record_module, "write_atomically", fill_up)
+    with pytest.raises(DiskFullError, match=r"log\.jsonl: cannot be written"):
+        loop.train([pictures], tmp_path / "w.safetensors", TINY_CONFIG)
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
 def test_a_resumed_training_equals_an_uninterrupted_one(pictures, tmp_path, optimizer):
     config = dataclasses.replace(TINY_CONFIG, optimizer=optimizer)
@@ -90,8 +103,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(pictures, tmp_path, opti
     calls = iter(range(100))
     stopped = loop.train([pictures], parts, config, stop=lambda: next(calls) == 4)
     assert (stopped.step, stopped.steps) == (5, 12)
-    loop.train([pictures], parts, config, resume=loop.RunFiles(parts).checkpoint)
-    expected, resumed = (load_file(loop.RunFiles(out).checkpoint) for out in (whole, parts))
+    loop.train([pictures], parts, config, resume=RunFiles(parts).checkpoint)
+    expected, resumed = (load_file(RunFiles(out).checkpoint) for out in (whole, parts))
     assert expected.keys() == resumed.keys()
     for name in expected:
         assert torch.equal(expected[name], resumed[name]), name
@@ -134,7 +147,7 @@ def test_an_interruption_does_not_decide_which_weights_are_the_best(pictures, tm
     def go_on(psnrs, steps):
         scores_of(monkeypatch, *psnrs)
         calls = iter(range(1, 100))
-        resume = loop.RunFiles(parts).checkpoint
+        resume = RunFiles(parts).checkpoint
         resume = resume if resume.exists() else None
         loop.train([pictures], parts, TINY_CONFIG, resume=resume, stop=lambda: next(calls) == steps)
         return load_weights(parts).recipe["step"]

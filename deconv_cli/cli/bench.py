@@ -104,13 +104,8 @@ def bench(
             json=json,
         )
         return
-    if rounds:
-        raise UsageError("--rounds is for --speed; add it, or leave --rounds out")
-    if folder is None:
-        raise UsageError("give a FOLDER of clean pictures, or --speed")
+    folder = _require_folder(folder, rounds)
     chosen = shared.parse_numbers(levels, "--levels", ",", float)
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder of pictures")
     if csv:
         shared.require_table_path(csv, folder)
     from deconv_cli.evaluation.bench import Conditions
@@ -153,6 +148,16 @@ def bench(
     streams.table(cells_table(result.cells(aim.level_name)))
     precisions = ", ".join(f"{name} in {value}" for name, value in result.precisions.items())
     streams.data(f"{result.pictures} pictures; {result.conditions}; {precisions}")
+
+
+def _require_folder(folder: Path | None, rounds: int | None) -> Path:
+    if rounds:
+        raise UsageError("--rounds is for --speed; add it, or leave --rounds out")
+    if folder is None:
+        raise UsageError("give a FOLDER of clean pictures, or --speed")
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder of pictures")
+    return folder
 
 
 def _refuse_beside_speed(context: typer.Context, choice: set[str]) -> None:

@@ -17,7 +17,8 @@ from deconv_cli.errors import NoPicturesError, UsageError
 if TYPE_CHECKING:
     from deconv_cli.cli.streams import Streams
     from deconv_cli.compression.compress import Compressed, Compression
-    from deconv_cli.training.loop import Progress, RunFiles
+    from deconv_cli.training.loop import Progress
+    from deconv_cli.training.run_files import RunFiles
 
 METHOD, TUNING = "What is done", "Fine-tuning"
 
@@ -119,7 +120,7 @@ def compress(
     from deconv_cli.compression.compress import compress as run
     from deconv_cli.network.bundled import find_weights
     from deconv_cli.network.device import find_device
-    from deconv_cli.training.loop import RunFiles
+    from deconv_cli.training.run_files import RunFiles
 
     wanted = Compression(
         prune=prune,
@@ -227,11 +228,9 @@ def _report(
         device=device,
         progress=lambda items: streams.track(items, len(items), "picture"),
     )
-    files.folder.mkdir(exist_ok=True)
-    write_atomically(
-        files.folder / "report.json", json_module.dumps(report.to_dict(), indent=2, allow_nan=False).encode()
-    )
-    plot(report, files.folder / "report.png", task.level_name)
+    files.make_folder()
+    write_atomically(files.report, json_module.dumps(report.to_dict(), indent=2, allow_nan=False).encode())
+    plot(report, files.report_plot, task.level_name)
     if json:
         streams.json({"weights": str(files.out), **report.to_dict()})
     else:
@@ -239,5 +238,5 @@ def _report(
         streams.data(f"{report.scores.pictures} pictures; {report.scores.conditions}")
     if report.in_float:
         streams.message(f"in float because of their sensitivity: {', '.join(report.in_float)}")
-    streams.message(f"{files.out}: the compressed weights; report.json and report.png are in {files.folder}")
+    streams.message(f"{files.out}: the compressed weights; what they save and cost is in {files.folder}")
     streams.message(f"try them: deconv restore --weights {files.out} INPUT OUTPUT")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from deconv_cli.network.description import Architecture
     from deconv_cli.training.classification import Confusion
     from deconv_cli.training.config import TrainConfig
-    from deconv_cli.training.loop import Progress, Result, RunFiles
+    from deconv_cli.training.loop import Progress, Result
+    from deconv_cli.training.run_files import RunFiles
     from deconv_cli.training.validation import Score
 
 
@@ -200,6 +201,7 @@ def train(
     from deconv_cli.tasks import find_task
     from deconv_cli.training import loop
     from deconv_cli.training.config import config_from_dict, load_toml
+    from deconv_cli.training.run_files import RunFiles
 
     toml = load_toml(config) if config else {}
     kind = task or toml.get("task", "denoise")
@@ -256,7 +258,7 @@ def train(
     settings = config_from_dict({**shape, **toml, **given}, str(config or "options"))
     name = folders[0].resolve().name
     trained = find_task(settings.task).weights_name(settings.scale)
-    files = loop.RunFiles(out or Path(f"{name}-{trained}-{settings.activation}.safetensors"))
+    files = RunFiles(out or Path(f"{name}-{trained}-{settings.activation}.safetensors"))
     checkpoint = _find_checkpoint(resume, files.checkpoint)
     if checkpoint:
         settings = _config_to_resume(checkpoint, settings, given, config)
@@ -313,7 +315,7 @@ def _train_classifier(
     from deconv_cli.network.device import find_device
     from deconv_cli.training.classification import train_classifier
     from deconv_cli.training.config import ClassifyConfig, config_from_dict
-    from deconv_cli.training.loop import RunFiles
+    from deconv_cli.training.run_files import RunFiles
 
     if unsuited:
         raise UsageError(f"{', '.join(unsuited)}: not for --task classify")
@@ -449,7 +451,7 @@ def _is_the_same(files: RunFiles, resume: str | None, checkpoint: Path | None) -
 def _refuse(files: RunFiles, folders: Collection[Path], *, replace: bool, hint: str) -> None:
     """Refuse to write over what is here, or into a folder of pictures."""
     from deconv_cli.images import find_pictures
-    from deconv_cli.training.data import is_run_folder
+    from deconv_cli.training.run_files import is_run_folder
 
     if files.out.suffix != ".safetensors":
         raise UsageError(f"{files.out}: weights are written as safetensors; give a name that ends in .safetensors")

@@ -22,7 +22,8 @@ from deconv_cli.network.weights import Weights, load_weights, save_weights
 from deconv_cli.tasks import find_task
 from deconv_cli.training.config import OPTIMIZERS, TrainConfig, config_from_dict
 from deconv_cli.training.data import PictureSet, split_pictures
-from deconv_cli.training.loop import Progress, RunFiles, train
+from deconv_cli.training.loop import Progress, train
+from deconv_cli.training.run_files import RunFiles
 
 PRUNED_RATE, ROUNDED_RATE = 0.3, 0.05
 """Learning rates of the fine-tunings, as shares of the optimiser's own: a pruned network has more to learn again."""
@@ -312,8 +313,8 @@ def _finetune(
 ) -> Weights | None:
     """Train on from the weights to do what the teacher does; return the best of it, or None if it was stopped."""
     callbacks.stage(f"fine-tuning for {config.steps} steps at a rate of {config.lr:g}")
+    RunFiles(out).make_folder()
     start = out.with_name(f"{out.stem}-start.safetensors")
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_weights(start, weights, dtype=np.float32)
     result = train(
         folders,

@@ -20,11 +20,13 @@ from deconv_cli.errors import UsageError
 from deconv_cli.evaluation.classical import find_classical
 from deconv_cli.evaluation.scoring import finite
 from deconv_cli.images import crop_to_multiple, from_float, read_frame, to_float, upscale
-from deconv_cli.metrics import Protocol, psnr, ssim, to_luma
+from deconv_cli.metrics import Protocol, mean_psnr, measure, to_luma
 from deconv_cli.restoration.restorer import Restored, Restorer
 from deconv_cli.tasks import Task
 
 SEED = 0
+MEANS: tuple[Callable[..., float], ...] = (mean_psnr, np.mean, mean_psnr, np.mean, np.mean)
+"""How the pictures' PSNR and SSIM of the input, of the result, and seconds per megapixel become those of a set."""
 WARM_UP = 64
 """Side of the corner that every method restores untimed, so that what it sets up once does not count."""
 
@@ -124,9 +126,7 @@ class Conditions:
 
     def score(self, clean: NDArray[Any], image: Floats) -> tuple[float, float]:
         """Return PSNR and SSIM of a result, rounded to the sample type of the clean picture."""
-        rounded, protocol = from_float(image, clean.dtype), self.protocol
-        channel, crop = protocol.channel, protocol.crop
-        return psnr(clean, rounded, channel=channel, crop=crop), ssim(clean, rounded, channel=channel, crop=crop)
+        return measure(clean, from_float(image, clean.dtype), self.protocol)
 
     def describe(self) -> str:
         """Return the protocol in words."""
@@ -290,7 +290,7 @@ def bench(
                 after = conditions.score(clean, restored.pixels)
                 measured[level, method.name].append((*before, *after, seconds / megapixels))
     rows = tuple(
-        Row(level, name, *(float(np.mean(column)) for column in zip(*values, strict=True)))
+        Row(level, name, *(float(mean(column)) for mean, column in zip(MEANS, zip(*values, strict=True), strict=True)))
         for (level, name), values in measured.items()
     )
     precisions = {name: result.precision for name, result in last.items()}

@@ -14,7 +14,7 @@ from typing import Any
 from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
 from deconv_cli.images import Frame, find_pictures, read_frame
 from deconv_cli.images.paths import exists, is_folder
-from deconv_cli.metrics import Protocol, psnr, ssim
+from deconv_cli.metrics import Protocol, mean_psnr, measure
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,7 @@ class Report:
         One identical picture would make the mean infinite and hide the others, so identical ones are left out
         of it and counted beside it. Infinite if all are identical, None if nothing was scored.
         """
-        finite = [score.psnr for score in self.scores if not score.identical]
-        if finite:
-            return math.fsum(finite) / len(finite)
-        return math.inf if self.scores else None
+        return mean_psnr(score.psnr for score in self.scores) if self.scores else None
 
     @property
     def mean_ssim(self) -> float | None:
@@ -235,8 +232,7 @@ def score_pair(pair: Pair, protocol: Protocol) -> Score:
     try:
         return Score(
             pair,
-            psnr=_measure(psnr, reference, test, protocol),
-            ssim=_measure(ssim, reference, test, protocol),
+            *measure(reference.pixels, test.pixels, protocol),
             protocol=protocol,
             warnings=tuple(f"{frame.name}: {text}" for frame in (reference, test) for text in frame.warnings),
         )
@@ -247,16 +243,6 @@ def score_pair(pair: Pair, protocol: Protocol) -> Score:
 def finite(value: float) -> float | None:
     """Return the value, or None if it is not finite: JSON has no other word for the PSNR of equal pictures."""
     return value if math.isfinite(value) else None
-
-
-def _measure(metric: Callable[..., float], reference: Frame, test: Frame, protocol: Protocol) -> float:
-    return metric(
-        reference.pixels,
-        test.pixels,
-        channel=protocol.channel,
-        crop=protocol.crop,
-        data_range=protocol.data_range,
-    )
 
 
 def _kind(frame: Frame) -> str:

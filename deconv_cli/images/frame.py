@@ -90,6 +90,11 @@ class Frame:
         """How many bits a sample are worth keeping."""
         return self.bits or 8 * self.pixels.dtype.itemsize
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the samples in memory."""
+        return sum(layer.nbytes for layer in (self.pixels, self.alpha, self.black) if layer is not None)
+
     def map_layers(self, change: Callable[[Samples], Samples]) -> Frame:
         """Return the frame with pixels, alpha and black each changed by a function."""
         return replace(

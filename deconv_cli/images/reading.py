@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from deconv_cli.errors import DeconvError
+from deconv_cli.errors import DeconvError, cannot_read
 from deconv_cli.images import boxes, colour, optional, png, tiff
 from deconv_cli.images import exif as exif_block
 from deconv_cli.images.frame import Frame, Picture, Samples
@@ -157,8 +157,6 @@ def _decoding(name: str, max_pixels: int) -> Iterator[None]:
     """Turn what goes wrong in reading the picture `name` into a DeconvError."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise DeconvError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
         message = "not a picture of a supported format, damaged, or of a rare kind that cannot be read"
         raise DeconvError(f"{name}: {message}") from error
@@ -168,7 +166,7 @@ def _decoding(name: str, max_pixels: int) -> Iterator[None]:
         raise DeconvError(f"{name}: too large for the memory of this machine; cut it into parts first") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno:
-            raise DeconvError(f"{name}: cannot be read ({error.strerror})") from error
+            raise cannot_read(name, error) from error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DeconvError(f"{name}: the picture is damaged or incomplete ({reason})") from error
 
@@ -205,21 +203,26 @@ class _Opened:
         return next((read for fits, read in readers if fits), self._pillow)()
 
     def _raw(self) -> Picture:
-        return self._single("raw", optional.raw_size(self.stream), lambda: optional.read_raw(self.stream, self.name))
+        size = optional.raw_size(self.stream)
+        return self._single("raw", size, 6, lambda: optional.read_raw(self.stream, self.name))
 
     def _jpeg_xl(self) -> Picture:
         data = self.stream.read()
         header = boxes.jxl_header(boxes.jxl_codestream(data))
-        return self._single("jxl", header[:2], lambda: optional.read_jxl(data, header, self.name))
+        sample = 1 if header.bits <= 8 else 2 if header.bits <= 16 else 4
+        return self._single("jxl", header[:2], 4 * sample, lambda: optional.read_jxl(data, header, self.name))
 
-    def _single(self, kind: str, size: tuple[int, int] | None, decode: Callable[[], Frame], width: int = 3) -> Picture:
+    def _single(
+        self, kind: str, size: tuple[int, int] | None, bytes_per_pixel: int, decode: Callable[[], Frame]
+    ) -> Picture:
         """Make a picture of one frame; without a size in the header it is decoded at once."""
         if size:
             self._check_size(*size)
-            return Picture(self.name, kind, *size, 1, self._finish(decode, kind), bytes_per_pixel=width)
+            return Picture(self.name, kind, *size, 1, self._finish(decode, kind), bytes_per_pixel=bytes_per_pixel)
         frame = next(self._finish(decode, kind))
-        height, columns = frame.pixels.shape[:2]
-        return Picture(self.name, kind, columns, height, 1, iter([frame]), bytes_per_pixel=width)
+        height, width = frame.pixels.shape[:2]
+        measured = frame.nbytes // (height * width)
+        return Picture(self.name, kind, width, height, 1, iter([frame]), bytes_per_pixel=measured)
 
     def _finish(self, decode: Callable[[], Frame], kind: str) -> Iterator[Frame]:
         frame = decode()
@@ -299,7 +302,8 @@ class _Opened:
     def _jpeg_2000(self) -> Picture:
         image = _open_image(self.stream, ("JPEG2000",))
         self._check_size(*image.size)
-        return self._single("jp2", image.size, self._decode_jpeg_2000)
+        # Pillow does not say how many bits a sample has.
+        return self._single("jp2", image.size, 2 * len(image.getbands()), self._decode_jpeg_2000)
 
     def _decode_jpeg_2000(self) -> Frame:
         self.stream.seek(0)
@@ -321,10 +325,11 @@ class _Opened:
             return self._single(
                 "avif",
                 image.size,
+                2 * len(image.getbands()),
                 lambda: self._with_metadata(optional.read_deep_avif(data, depth), image, metadata, b""),
             )
         if any(brand in brands for brand in (b"hei", b"hev", b"mif1", b"msf1")):
-            return self._single("heif", None, lambda: optional.read_heif(self.stream, self.name, self.max_pixels))
+            return self._single("heif", None, 3, lambda: optional.read_heif(self.stream, self.name, self.max_pixels))
         raise UnidentifiedImageError
 
     def _pillow(self) -> Picture:
@@ -343,7 +348,7 @@ class _Opened:
             animated=count > 1,
             loop=loop,
             still_first=still_first,
-            bytes_per_pixel=len(image.getbands()),
+            bytes_per_pixel=4 if image.mode == "P" else len(image.getbands()),
         )
 
     def _pillow_frames(self, image: ImageFile.ImageFile, count: int, *, still_first: bool) -> Iterator[Frame]:

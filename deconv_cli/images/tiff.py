@@ -364,7 +364,7 @@ def write_pages(file: IO[bytes], frames: Iterator[Frame], *, count: int) -> None
     try:
         for frame in frames:
             if writer is None:
-                writer = tifffile.TiffWriter(file, bigtiff=_nbytes(frame) * count > _BIG, byteorder="<")
+                writer = tifffile.TiffWriter(file, bigtiff=frame.nbytes * count > _BIG, byteorder="<")
             directories.append(_directories(frame.exif))
             writer.write(**_page_options(frame, directories[-1]))
     finally:
@@ -372,10 +372,6 @@ def write_pages(file: IO[bytes], frames: Iterator[Frame], *, count: int) -> None
             writer.close()
     if any(directories):
         _append_directories(file, directories)
-
-
-def _nbytes(frame: Frame) -> int:
-    return sum(layer.nbytes for layer in (frame.pixels, frame.alpha, frame.black) if layer is not None)
 
 
 def _page_options(frame: Frame, directories: Iterable[int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,26 @@ def ssim(
             f"cropping {crop} at each border"
         )
     return _mean_ssim(reference_samples, test_samples, protocol.peak(reference.dtype))
+
+
+def measure(reference: NDArray[Any], test: NDArray[Any], protocol: Protocol) -> tuple[float, float]:
+    """Return PSNR and SSIM by a protocol; see `psnr` and `ssim`."""
+    how: dict[str, Any] = {
+        "channel": protocol.channel,
+        "crop": protocol.crop,
+        "data_range": protocol.data_range,
+    }
+    return psnr(reference, test, **how), ssim(reference, test, **how)
+
+
+def mean_psnr(values: Iterable[float]) -> float:
+    """Return the mean of those that are finite, infinity if none is: one exact picture would hide the others.
+
+    >>> mean_psnr([30.0, math.inf, 34.0]), mean_psnr([math.inf])
+    (32.0, inf)
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else math.inf
 
 
 def _mean_ssim(reference: NDArray[Any], test: NDArray[Any], peak: float) -> float:

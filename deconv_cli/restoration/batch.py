@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import os
 import queue
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
-from deconv_cli.errors import DeconvError, DiskFullError, UsageError, cannot_write
+from deconv_cli.errors import DeconvError, DiskFullError, UsageError, cannot_read, cannot_write
 from deconv_cli.images import Frame, Picture, atomic_file, check_pages, format_of, open_picture, write_frames
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.decision import Decision
@@ -25,6 +24,9 @@ from deconv_cli.restoration.resume import ResumeRecord
 
 if TYPE_CHECKING:
     from deconv_cli.restoration.restorer import Restorers
+
+COPIED = 1 << 20
+"""Bytes copied at a time."""
 
 Status = Literal["restored", "copied", "complete", "planned", "failed", "skipped"]
 
@@ -119,7 +121,7 @@ def _read_pages(
 ) -> Iterator[Picture | _Page | _Copy]:
     """Yield the header, then the pages with what they need; or instead of pages that the file can be copied."""
     with open_picture(source, name=name, max_pixels=options.max_pixels) as picture:
-        target = _written_format(picture, target_format)
+        target = written_format(picture, target_format)
         check_pages(name, target, picture.count, animated=picture.animated)
         yield picture
         may_copy = options.may_copy and target == picture.format
@@ -139,7 +141,8 @@ def _read_pages(
             yield _Copy(idle[0])
 
 
-def _written_format(picture: Picture, target_format: str) -> str:
+def written_format(picture: Picture, target_format: str) -> str:
+    """Return what a picture is written as, asked for a format or for ``same``: raw, which nobody writes, as TIFF."""
     kept = "tiff" if picture.format == "raw" else picture.format
     return kept if target_format == "same" else target_format
 
@@ -167,7 +170,7 @@ def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outco
 
 
 def _copied(outcome: Outcome, picture: Picture, decision: Decision) -> Outcome:
-    done = Done(None, decision.reason, round(decision.noise_level, 2))
+    done = Done.nothing(decision)
     return _describe(outcome, picture, [done] * picture.count)
 
 
@@ -224,17 +227,12 @@ def restore_data(
         file.write(data)
         outcome = _copied(outcome, picture, first.decision)
     else:
-        parts = _put_back(first, parts)
+        parts = itertools.chain([first], parts)
         warnings = _write(file, restored(), picture, options, target_format)
         outcome = _describe(outcome, picture, all_done)
         outcome = dataclasses.replace(outcome, warnings=(*warnings, *outcome.warnings))
     seconds = round(time.perf_counter() - began, 3)
     return dataclasses.replace(outcome, output_bytes=file.seek(0, os.SEEK_END), seconds=seconds)
-
-
-def _put_back(first: Any, rest: Iterator[Any]) -> Iterator[Any]:  # noqa: ANN401
-    yield first
-    yield from rest
 
 
 def _write(
@@ -251,7 +249,7 @@ def _write(
     lost = write_frames(
         file,
         noted(),
-        _written_format(picture, target_format),
+        written_format(picture, target_format),
         options.encoding,
         count=picture.count,
         loop=picture.loop,
@@ -421,8 +419,7 @@ class Batch:
         except DeconvError as error:
             incoming.error = error
         except OSError as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-            incoming.error = DeconvError(f"{job.source}: {reason}")
+            incoming.error = cannot_read(job.source, error)
         return incoming
 
     def _restore(self, incoming: _Incoming, remaining: Iterator[Job]) -> _Outgoing:
@@ -499,11 +496,7 @@ class Batch:
         job = incoming.job
         make_folder(job.target.parent)
         with atomic_file(job.target, like=incoming.status, keep_times=self.keep_times) as file:
-            try:
-                with job.source.open("rb") as source:
-                    shutil.copyfileobj(source, file)
-            except FileNotFoundError as error:
-                raise DeconvError(f"{job.source}: no such file") from error
+            file.writelines(_chunks(job.source))
             size = file.tell()
         return (), size, time.perf_counter()
 
@@ -554,6 +547,15 @@ def _skipped(job: Job, full: DiskFullError) -> Outcome:
     return Outcome(str(job.source), str(job.target), "skipped", error=f"{job.source}: not begun, since {full}")
 
 
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(COPIED):
+                yield chunk
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a file whole.
 
@@ -564,10 +566,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise DeconvError(f"{path}: no such file") from error
     except OSError as error:
-        raise DeconvError(f"{path}: cannot be read ({error.strerror})") from error
+        raise cannot_read(path, error) from error
 
 
 def make_folder(folder: Path) -> None:

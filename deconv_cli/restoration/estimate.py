@@ -13,7 +13,7 @@ from deconv_cli.errors import DeconvError
 from deconv_cli.images import check_pages, format_of, open_picture
 from deconv_cli.images.paths import exists
 from deconv_cli.restoration import memory
-from deconv_cli.restoration.batch import Outcome
+from deconv_cli.restoration.batch import Outcome, written_format
 
 if TYPE_CHECKING:
     from deconv_cli.restoration.pages import Options
@@ -59,7 +59,8 @@ def look_at(job: Job, options: Options, restorers: Restorers, estimate: Estimate
     try:
         size = job.source.stat().st_size if exists(job.source) else None
         with open_picture(job.source, max_pixels=options.max_pixels) as picture:
-            check_pages(picture.name, format_of(job.target) or "png", picture.count, animated=picture.animated)
+            target = written_format(picture, format_of(job.target) or "same")
+            check_pages(picture.name, target, picture.count, animated=picture.animated)
             scale = restorers.scale_for(options.task, options.scale)
             estimate.add(picture.width, picture.height, picture.count, picture.bytes_per_pixel, scale)
             return dataclasses.replace(

@@ -13,7 +13,7 @@ import numpy as np
 
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import Encoding, Frame
+from deconv_cli.images import MAX_PIXELS, Encoding, Frame
 from deconv_cli.images.tiff import GEOMETRY_TAGS
 from deconv_cli.restoration.decision import Decision, decide
 
@@ -69,7 +69,7 @@ class Options:
     metadata: Literal["keep", "strip"] = "keep"
     palette: bool = False
     stamp: bool = False
-    max_pixels: int = 500_000_000
+    max_pixels: int = MAX_PIXELS
 
     @property
     def encoding(self) -> Encoding:
@@ -132,6 +132,11 @@ class Done:
     fallback: str | None = None
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def nothing(cls, decision: Decision) -> Done:
+        """Say that nothing had to be done."""
+        return cls(None, decision.reason, round(decision.noise_level, 2))
+
 
 def decide_page(frame: Frame, options: Options, tasks: set[str]) -> Decision | None:
     """Find out what a page needs, if the options leave that open.
@@ -180,17 +185,16 @@ def _restore_page(
     frame: Frame, decision: Decision | None, restorers: Restorers, options: Options
 ) -> tuple[Frame, Done]:
     if decision and decision.task is None:
-        done = Done(None, decision.reason, round(decision.noise_level, 2))
-        return cut(frame, options.crop), done
+        return cut(frame, options.crop), Done.nothing(decision)
     task = decision.task if decision else "denoise" if options.task == "auto" else options.task
     assert task
     restorer = restorers.of(task, options.scale)
     frame, largest = _normalised(frame)
-    level: float | Literal["auto"] | None = options.noise_level
+    told = options.noise_level
     if decision and restorer.task.condition_scale is not None:
-        level = restorer.within_range(decision.noise_level)
+        told = restorer.within_range(decision.noise_level)
     # Of the whole page: the level of a part may be estimated otherwise.
-    level = restorer.find_noise_level(frame.pixels, level if level is not None else "auto")
+    level = restorer.find_noise_level(frame.pixels, told)
     window = _Window(frame, options.crop, restorer) if options.crop else None
     restored, result = _restore_layers(window.frame if window else frame, restorer, level, options)
     if window:
@@ -209,11 +213,11 @@ def _restore_page(
         result.fallback,
     )
     if options.stamp:
-        restored = dataclasses.replace(restored, stamp=_facts(done, options))
+        restored = dataclasses.replace(restored, stamp=_facts(done, precision, options))
     return _keep_on_the_map(restored, done, changed=scale > 1 or window is not None)
 
 
-def _facts(done: Done, options: Options) -> tuple[tuple[str, str], ...]:
+def _facts(done: Done, precision: str, options: Options) -> tuple[tuple[str, str], ...]:
     """Return what is written into the file about what was done."""
     assert done.task
     assert done.weights
@@ -223,7 +227,7 @@ def _facts(done: Done, options: Options) -> tuple[tuple[str, str], ...]:
         "Strength": options.strength,
         "ChromaStrength": options.chroma,
         "SelfEnsemble": "yes" if options.tta else None,
-        "Precision": done.decision.rpartition(", ")[2],
+        "Precision": precision,
     }
     facts = {"Software": f"deconv {__version__}", "Task": done.task}
     facts |= {"Weights": done.weights[0], "WeightsSha256": done.weights[1]}

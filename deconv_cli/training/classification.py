@@ -33,9 +33,10 @@ from deconv_cli.training.labelled import (
     is_imbalanced,
     read_labelled,
 )
-from deconv_cli.training.loop import LOG_EVERY, MAX_SKIPPED_IN_A_ROW, Progress, RunFiles
+from deconv_cli.training.loop import LOG_EVERY, MAX_SKIPPED_IN_A_ROW, Progress
 from deconv_cli.training.optimizer import backward, build_optimizers, set_rates
 from deconv_cli.training.record import Record
+from deconv_cli.training.run_files import RunFiles
 from deconv_cli.training.step import to_tensor
 
 VALIDATIONS = 10
@@ -170,7 +171,7 @@ def train_classifier(
     log.info("%d pictures to train on (%s), %d held out", len(training), describe_counts(training), len(held_out))
     if config.imbalance == "none" and is_imbalanced(training):
         log.warning("some classes have far fewer pictures than others: --imbalance sampling helps these")
-    files.folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder()
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
     state = new_classifier(config, len(training.classes), device)
     weights = torch.from_numpy(class_weights(training, config.imbalance)).to(device)

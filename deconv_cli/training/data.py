@@ -33,11 +33,8 @@ from deconv_cli.training.augmentation import (
     to_gray,
 )
 from deconv_cli.training.config import TrainConfig
+from deconv_cli.training.run_files import is_run_folder
 
-CONFIG, RECORD = "config.toml", "log.jsonl"
-"""Two of the files beside all trained weights."""
-BESIDE_WEIGHTS = ((CONFIG, RECORD), ("report.json", "report.png"))
-"""What lies beside weights, of a training and of a compression: a folder that holds both files is none of pictures."""
 CACHE_BYTES = 2 << 30
 """Decoded pictures kept in memory; the rest is decoded again when drawn."""
 MAX_VALIDATION = 16
@@ -149,11 +146,6 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
     if pixels.dtype != np.uint8:
         pixels = from_float(to_float(pixels), np.uint8)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
-
-
-def is_run_folder(folder: Path) -> bool:
-    """Tell whether a folder holds what lies beside weights; see `deconv_cli.training.loop.RunFiles`."""
-    return any(all((folder / name).is_file() for name in names) for names in BESIDE_WEIGHTS)
 
 
 def find_clean(folder: Path, validation: Path | None = None) -> list[Path]:

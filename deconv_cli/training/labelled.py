@@ -23,7 +23,8 @@ from deconv_cli.training.augmentation import (
     turn_and_mirror,
 )
 from deconv_cli.training.config import ClassifyConfig
-from deconv_cli.training.data import find_clean, is_run_folder, read_rgb8
+from deconv_cli.training.data import find_clean, read_rgb8
+from deconv_cli.training.run_files import is_run_folder
 
 HELD_OUT = 5
 """One in so many pictures of a class is held out."""

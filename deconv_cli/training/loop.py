@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deconv_cli.errors import DeconvError, UsageError, cannot_write
 from deconv_cli.images import write_atomically
+from deconv_cli.metrics import mean_psnr
 from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.device import find_precision
 from deconv_cli.network.encoder_decoder import RestorationNetwork
@@ -33,10 +34,11 @@ from deconv_cli.training.checkpoint import (
     save_checkpoint,
 )
 from deconv_cli.training.config import TrainConfig
-from deconv_cli.training.data import CONFIG, RECORD, PictureSet, draw_batch, find_twins, prefetch, split_pictures
+from deconv_cli.training.data import PictureSet, draw_batch, find_twins, prefetch, split_pictures
 from deconv_cli.training.gradient_health import GradientWatch
 from deconv_cli.training.optimizer import rate_factor
 from deconv_cli.training.record import Record, plot_record, read_record
+from deconv_cli.training.run_files import RunFiles
 from deconv_cli.training.step import find_step, train_step
 from deconv_cli.training.teacher import Teacher
 from deconv_cli.training.validation import (
@@ -44,7 +46,6 @@ from deconv_cli.training.validation import (
     Score,
     leave_out_blank,
     make_cases,
-    mean_psnr,
     smallest_side,
     validate,
 )
@@ -57,43 +58,6 @@ MIN_STEPS_BETWEEN_VALIDATIONS = 100
 MAX_SKIPPED_IN_A_ROW = 20
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of a training: the best weights at `out`, everything else in a folder of the same name beside it."""
-
-    out: Path
-
-    @property
-    def folder(self) -> Path:
-        """The folder beside the weights."""
-        return self.out.with_suffix("")
-
-    @property
-    def checkpoint(self) -> Path:
-        """The whole state, to resume from."""
-        return self.folder / "checkpoint.safetensors"
-
-    @property
-    def last(self) -> Path:
-        """The weights of the last validation."""
-        return self.folder / "last.safetensors"
-
-    @property
-    def config(self) -> Path:
-        """The effective configuration."""
-        return self.folder / CONFIG
-
-    @property
-    def record(self) -> Path:
-        """The log, JSON lines."""
-        return self.folder / RECORD
-
-    @property
-    def curve(self) -> Path:
-        """The curves."""
-        return self.folder / "curve.png"
 
 
 @dataclass(frozen=True)
@@ -215,7 +179,7 @@ def train(
     parameters = _initial_parameters(init, config) if init else None
     guide = _find_teacher(teacher, config, device, self_ensemble=self_ensemble) if teacher else None
     fingerprint = pictures.fingerprint + (teacher.sha256[:16] if teacher else "")
-    _make_run_folder(files)
+    files.make_folder()
     if resume:
         if read_config(resume)[1] != fingerprint:
             raise UsageError(
@@ -478,10 +442,3 @@ def _remove_earlier(files: RunFiles, init: Path | None) -> None:
                 path.unlink()
         except OSError as error:
             raise cannot_write(path, error) from error
-
-
-def _make_run_folder(files: RunFiles) -> None:
-    try:
-        files.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{files.folder}: the folder of the training cannot be made ({error.strerror})") from error

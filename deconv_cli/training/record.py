@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from deconv_cli.errors import cannot_write
 from deconv_cli.images import write_atomically
 
 
@@ -32,8 +33,11 @@ class Record:
 
     def append(self, **values: Any) -> None:  # noqa: ANN401 - JSON values
         """Write one line; it must hold ``step``."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:

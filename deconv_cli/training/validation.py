@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from deconv_cli.images import from_float, to_float, upscale
-from deconv_cli.metrics import Protocol, psnr, ssim
+from deconv_cli.metrics import Protocol, mean_psnr, measure
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import to_gray
@@ -71,7 +71,7 @@ class Case:
 class Score:
     """Means over the validation pictures at one level: PSNR in dB and SSIM, output rounded to 8 bits.
 
-    PSNR is that of `mean_psnr`.
+    PSNR is that of `deconv_cli.metrics.mean_psnr`.
     """
 
     level: float
@@ -83,12 +83,6 @@ class Score:
     def to_dict(self) -> dict[str, float | None]:
         """Return plain values for JSON, where an infinite PSNR is null."""
         return {name: value if math.isfinite(value) else None for name, value in dataclasses.asdict(self).items()}
-
-
-def mean_psnr(values: Iterable[float]) -> float:
-    """Return the mean of those that are finite, infinity if none is: one exact picture would hide the others."""
-    finite = [value for value in values if math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else math.inf
 
 
 def smallest_side(task: Task, config: TrainConfig) -> int:
@@ -152,8 +146,7 @@ def _make_case(
 def score_rounded(clean: NDArray[np.uint8], image: NDArray[np.float32], protocol: Protocol) -> tuple[float, float]:
     """Return PSNR and SSIM of a picture in float after rounding it to the 8 bits of the clean one."""
     rounded = from_float(image.reshape(clean.shape), np.uint8)
-    channel, crop = protocol.channel, protocol.crop
-    return psnr(clean, rounded, channel=channel, crop=crop), ssim(clean, rounded, channel=channel, crop=crop)
+    return measure(clean, rounded, protocol)
 
 
 def centre_crop(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
