@@ -77,6 +77,11 @@ class Task:
         """Return what the network is told about the level, or None if it is blind."""
         return None if self.condition_scale is None else level / self.condition_scale
 
+    def levels_within(self, low: float, high: float) -> tuple[float, ...]:
+        """Return those of the levels to report that lie in a range of levels, or its middle if none does."""
+        reported = tuple(level for level in self.report_levels if low <= level <= high)
+        return reported or ((low + high) / 2,)
+
     def find_scale(self, scale: int | None) -> int:
         """Return the scale asked for, or the default one.
 

@@ -132,7 +132,7 @@ def bench(
         raise UsageError("the level of super-resolution is its scale: give --scale instead of --levels")
     result = measure(
         paths,
-        _methods(restorers, (against or "").split(",") if against else [], conditions, tta=tta),
+        _methods(restorers, shared.parse_names(against) or [], conditions, tta=tta),
         conditions,
         [conditions.scale] if aim.name == "sr" else chosen or aim.report_levels,
         progress=lambda items: streams.track(items, len(items), "picture"),
@@ -155,8 +155,7 @@ def _require_folder(folder: Path | None, rounds: int | None) -> Path:
         raise UsageError("--rounds is for --speed; add it, or leave --rounds out")
     if folder is None:
         raise UsageError("give a FOLDER of clean pictures, or --speed")
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder of pictures")
+    shared.require_folders(folder)
     return folder
 
 
@@ -234,4 +233,4 @@ def _methods(
         Method.of_weights(restorer, stem if unique else name, tta=tta)
         for (name, restorer), stem in zip(restorers.items(), stems, strict=True)
     ]
-    return methods + [Method.classical(name.strip(), conditions.scale) for name in classical]
+    return methods + [Method.classical(name, conditions.scale) for name in classical]

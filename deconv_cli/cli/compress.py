@@ -138,9 +138,7 @@ def compress(
     files = RunFiles(out or Path(f"{source.stem}{_suffix(wanted)}.safetensors"))
     _refuse(source, files, replace=overwrite)
     where = find_device(device)
-    for folder in (*folders, *filter(None, (val, test))):
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: there is no such folder of pictures")
+    shared.require_folders(*folders, val, test)
     pictures = _test_pictures(folders, val, test)
 
     with graceful_stop() as stop, streams.progress(finetune * (bool(prune) + bool(quantize)), "step") as bar:
@@ -179,8 +177,7 @@ def _suffix(wanted: Compression) -> str:
 
 
 def _refuse(source: Path, files: RunFiles, *, replace: bool) -> None:
-    if files.out.suffix != ".safetensors":
-        raise UsageError(f"{files.out}: weights are written as safetensors; give a name that ends in .safetensors")
+    shared.require_weights_path(files.out)
     if files.out.resolve() == source.resolve() or files.folder.resolve() in source.resolve().parents:
         raise UsageError(f"{files.out}: would overwrite the weights that are to be compressed; give another --out")
     if not replace and (files.out.exists() or files.folder.exists()):

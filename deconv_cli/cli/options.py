@@ -69,6 +69,36 @@ def parse_numbers(
         raise UsageError(f"{option} takes numbers separated by '{separator}', not '{text}'") from None
 
 
+def parse_names(text: str | None) -> list[str] | None:
+    """Turn a text such as ``relu,tanh`` into names; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def require_folders(*folders: Path | None) -> None:
+    """Refuse folders of pictures that do not exist, where they are given.
+
+    Raises
+    ------
+    UsageError
+        If one does not.
+    """
+    for folder in filter(None, folders):
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: there is no such folder of pictures")
+
+
+def require_weights_path(path: Path) -> None:
+    """Refuse to write weights to a file that nothing would take for some.
+
+    Raises
+    ------
+    UsageError
+        If so.
+    """
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path}: weights are written as safetensors; give a name that ends in .safetensors")
+
+
 def require_table_path(path: Path, *inputs: Path) -> None:
     """Refuse a table that cannot be written or would replace a picture, before any work is done.
 

@@ -127,18 +127,16 @@ def study(
         raise UsageError("--quick and --full exclude each other")
     if folder is None:
         raise UsageError("give a folder of clean pictures")
-    for pictures in filter(None, (folder, val)):
-        if not pictures.is_dir():
-            raise UsageError(f"{pictures}: there is no such folder of pictures")
+    shared.require_folders(folder, val)
     preset: dict[str, Any] = QUICK if quick else FULL if full else {}
     given = {
-        "activations": _names(activations),
-        "tasks": _names(tasks),
-        "initialisations": _names(initialisations),
+        "activations": shared.parse_names(activations),
+        "tasks": shared.parse_names(tasks),
+        "initialisations": shared.parse_names(initialisations),
         "skips": _switches(skips),
         "depths": shared.parse_numbers(depths, "--depth", ",", int),
-        "upsamplings": _names(upsamplings),
-        "optimizers": _names(optimizers),
+        "upsamplings": shared.parse_names(upsamplings),
+        "optimizers": shared.parse_names(optimizers),
         "architecture": architecture,
         "width": width,
         "seeds": seeds,
@@ -195,12 +193,8 @@ def _write_report(streams: Streams, folder: Path) -> None:
     streams.message(f"{files[0]}: the report; {files[1].name} is the same in one file")
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",")]
-
-
 def _switches(text: str | None) -> list[bool] | None:
-    names = _names(text)
+    names = shared.parse_names(text)
     if names is None:
         return None
     if not set(names) <= {"on", "off"}:

@@ -17,8 +17,6 @@ from deconv_cli.errors import UsageError, unknown_name
 
 NOISE_TASKS = {"gaussian": "denoise", "camera": "photo"}
 """Kind of noise to the task that undoes it."""
-SHAPE = ("layout", "widths", "blocks", "inner", "skips", "upsampling", "activation")
-"""What a network has in common with the weights that it starts from, unless it is given."""
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -210,7 +208,7 @@ def train(
         "scale": scale,
         "activation": activation,
         "level_range": _level_range(kind, noise_level, quality),
-        "augment": _names(augment),
+        "augment": [] if augment == "none" else shared.parse_names(augment),
         "gray_share": gray_share,
         "imbalance": imbalance,
         "steps": steps,
@@ -265,9 +263,7 @@ def train(
     given_folders = [*folders, *filter(None, (val, paired))]
     hint = ", but left no checkpoint; use" if resume == "auto" else "; use --resume auto to go on,"
     _refuse(files, given_folders, replace=overwrite or _is_the_same(files, resume, checkpoint), hint=hint)
-    for folder in given_folders:
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: there is no such folder of pictures")
+    shared.require_folders(*given_folders)
 
     with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
 
@@ -403,14 +399,10 @@ def _level_range(task: str, noise_level: str | None, quality: str | None) -> lis
     return None
 
 
-def _names(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    return [] if text == "none" else [name.strip() for name in text.split(",")]
-
-
 def _shape_left_open(architecture: Architecture, given: Collection[str]) -> dict[str, Any]:
     """Return what the weights to start from say about the shape of the network, where nothing else is given."""
+    from deconv_cli.training.config import SHAPE
+
     shape = {name: getattr(architecture, name) for name in SHAPE if name not in given}
     if not {"widths", "blocks"}.isdisjoint(given):
         shape.pop("inner", None)  # These belong to other blocks.
@@ -453,8 +445,7 @@ def _refuse(files: RunFiles, folders: Collection[Path], *, replace: bool, hint: 
     from deconv_cli.images import find_pictures
     from deconv_cli.training.run_files import is_run_folder
 
-    if files.out.suffix != ".safetensors":
-        raise UsageError(f"{files.out}: weights are written as safetensors; give a name that ends in .safetensors")
+    shared.require_weights_path(files.out)
     given = files.folder.resolve() in [folder.resolve() for folder in folders]
     ours = is_run_folder(files.folder) and not given
     if files.folder.is_dir() and not ours and find_pictures(files.folder, recursive=True):

@@ -20,7 +20,7 @@ from deconv_cli.network.description import Description
 from deconv_cli.network.fake_quantization import fake_quantize
 from deconv_cli.network.weights import Weights, load_weights, save_weights
 from deconv_cli.tasks import find_task
-from deconv_cli.training.config import OPTIMIZERS, TrainConfig, config_from_dict
+from deconv_cli.training.config import OPTIMIZERS, SHAPE, TrainConfig, config_from_dict
 from deconv_cli.training.data import PictureSet, split_pictures
 from deconv_cli.training.loop import Progress, train
 from deconv_cli.training.run_files import RunFiles
@@ -258,13 +258,9 @@ def _history(weights: Weights, folders: Sequence[Path], wanted: Compression) -> 
 def training_config(weights: Weights, wanted: Compression) -> TrainConfig:
     """Return the configuration that the weights were trained with, for their shape and with what is asked for."""
     description = weights.description
-    architecture = description.architecture
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     recipe: dict[str, Any] = {key: value for key, value in weights.recipe.items() if key in names}
-    shape = {
-        name: getattr(architecture, name)
-        for name in ("activation", "layout", "widths", "blocks", "skips", "upsampling", "inner", "scale")
-    }
+    shape = {name: getattr(description.architecture, name) for name in (*SHAPE, "scale")}
     given = {"batch": wanted.batch, "patch": wanted.patch, "seed": wanted.seed}
     values = {
         **recipe,
@@ -295,8 +291,7 @@ def levels_to_measure(description: Description, levels: Sequence[float]) -> tupl
         raise UsageError("the level of super-resolution is its scale; leave --levels out")
     if outside := [level for level in levels if not low <= level <= high]:
         raise UsageError(f"--levels {outside[0]:g} is outside the range {low:g} to {high:g} of the weights")
-    reported = [level for level in find_task(description.task).report_levels if low <= level <= high]
-    return tuple(levels or reported or ((low + high) / 2,))
+    return tuple(levels) or find_task(description.task).levels_within(low, high)
 
 
 def _finetune(

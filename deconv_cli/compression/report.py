@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from deconv_cli.evaluation.bench import Bench, Conditions, Method, bench
+from deconv_cli.evaluation.speed import random_picture, restoring, time_in_turn
 from deconv_cli.images import write_atomically
 from deconv_cli.network.weights import Weights
 from deconv_cli.restoration.restorer import Restorer
-from deconv_cli.tasks import Task
 
 BEFORE, AFTER = "before", "after"
 FLAT_SIDE = 64
@@ -158,7 +157,8 @@ def measure(
     task, scale = restorers[BEFORE].task, restorers[BEFORE].description.scale
     methods = [Method.of_weights(restorer, name) for name, restorer in restorers.items()]
     scores = bench(pictures, methods, Conditions(task, scale), levels, progress=progress)
-    speeds = measure_speeds(restorers, task)
+    picture = random_picture(*SPEED_SIDES)
+    speeds = time_in_turn([restoring(name, each, picture) for name, each in restorers.items()], SPEED_ROUNDS)
     flats = {name: restore_flat(restorer, levels) for name, restorer in restorers.items()}
     colours = COLOURS[:, None, None, :]
     networks = {
@@ -186,21 +186,6 @@ def share_in_int8(weights: Weights) -> float:
     """Return the share of the kernels' parameters that are in eight bits."""
     kernels = {name: array.size for name, array in weights.parameters.items() if array.ndim == 4}
     return sum(kernels[f"{name}.weight"] for name in weights.quantization) / sum(kernels.values())
-
-
-def measure_speeds(restorers: dict[str, Restorer], task: Task) -> dict[str, float]:
-    """Return megapixels of the result a second of each, the best of some rounds in turn, on an 8-bit picture."""
-    picture = np.random.default_rng(0).integers(0, 256, (*SPEED_SIDES, 3)).astype(np.uint8)
-    level: Any = "auto" if task.condition_scale is None else restorers[BEFORE].within_range(task.report_levels[0])
-    seconds = dict.fromkeys(restorers, float("inf"))
-    pixels = 0
-    for _ in range(SPEED_ROUNDS + 1):  # The first one also sets up what is kept, and is never the best.
-        for name, restorer in restorers.items():
-            began = time.perf_counter()
-            result = restorer.restore(picture, noise_level=level).pixels
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
-            pixels = result.shape[0] * result.shape[1]
-    return {name: pixels / 1e6 / value for name, value in seconds.items()}
 
 
 def restore_flat(restorer: Restorer, levels: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float32]]:

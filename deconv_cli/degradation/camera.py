@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.jpeg import any_subsampling, compress_jpeg
 from deconv_cli.degradation.noise import LEVEL_SCALE, add_gaussian_noise
+from deconv_cli.images.samples import from_float, to_float
 from deconv_cli.metrics.luma import LUMA
 
 Floats = NDArray[np.float32]
@@ -129,8 +130,7 @@ def add_camera_noise(
     noisy = colour + noise
     if noisy.size != image.size:
         noisy = noisy @ LUMA
-    rounded: Floats = np.rint(np.clip(noisy, 0, 1) * 255).astype(np.float32) / np.float32(255)
-    return rounded.reshape(image.shape)
+    return to_float(from_float(noisy, np.uint8)).reshape(image.shape)
 
 
 def photograph(image: Floats, noise_level: float, rng: np.random.Generator) -> Floats:
@@ -145,7 +145,7 @@ def photograph_variously(image: Floats, noise_level: float, rng: np.random.Gener
     else:
         noisy = add_camera_noise(image, noise_level, rng, Camera.draw(rng))
     if rng.random() < UNCOMPRESSED_SHARE:
-        return np.rint(np.clip(noisy, 0, 1) * 255).astype(np.float32) / np.float32(255)
+        return to_float(from_float(noisy, np.uint8))
     return compress_jpeg(noisy, float(rng.uniform(WORST_QUALITY, 100)), any_subsampling(rng))
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deconv_cli.images.samples import from_float, to_float
+
 BLOCK = 8
 """Side of a JPEG block in pixels."""
 SHIFTED_SHARE = 0.25
@@ -45,11 +47,10 @@ def compress_jpeg(
     >>> bool(0 < np.abs(compress_jpeg(ramp, 10) - ramp).max() < 0.2)
     True
     """
-    samples = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    samples = from_float(image, np.uint8)
     file = BytesIO()
     Image.fromarray(samples.squeeze()).save(file, "jpeg", quality=round(quality), subsampling=subsampling)
-    decoded = np.asarray(Image.open(file)).reshape(image.shape)
-    return decoded.astype(np.float32) / np.float32(255)
+    return to_float(np.asarray(Image.open(file)).reshape(image.shape))
 
 
 def compress_variously(image: NDArray[np.float32], quality: float, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -168,7 +168,7 @@ def measure_speed(
         If weights or device cannot be had.
     """
     first = Restorer(weights[0], device=device)
-    picture = _picture(*SIZE)
+    picture = random_picture(*SIZE)
     candidates, restorers = [], {}
     computed: dict[str, float] = {}
     pairs = [(engine, precision) for engine in _installed(first) for precision in _precisions(engine, first.device)]
@@ -177,7 +177,7 @@ def measure_speed(
             restorer = Restorer(name, device=first.device, precision=precision, engine=engine)
             restorers[name, engine, precision] = restorer
             computed[name] = computed.get(name) or _computed_over_own(restorer, picture)
-            candidates.append(_restoring(f"{name}, {engine}, {precision}", restorer, picture))
+            candidates.append(restoring(f"{name}, {engine}, {precision}", restorer, picture))
     plain = [convolution(engine, first.device, precision) for engine, precision in pairs]
     speed = time_in_turn([*candidates, *plain], rounds, progress)
     rates = {
@@ -212,17 +212,19 @@ def time_one_size(weights: str, device: str, megapixels: float, rounds: int) -> 
     restorer = Restorer(weights, device=device)
     pixels = megapixels * 1e6 / restorer.description.scale**2
     height = round((pixels * 3 / 4) ** 0.5)
-    candidate = _restoring("it", restorer, _picture(height, round(pixels / height)))
+    candidate = restoring("it", restorer, random_picture(height, round(pixels / height)))
     return candidate.megapixels / time_in_turn([candidate], rounds)["it"], _peak_memory()
 
 
-def _restoring(name: str, restorer: Restorer, picture: NDArray[np.uint8]) -> Candidate:
+def restoring(name: str, restorer: Restorer, picture: NDArray[np.uint8]) -> Candidate:
+    """Make a candidate of the restoration of a picture."""
     told: dict[str, Any] = {} if restorer.task.condition_scale is None else {"noise_level": restorer.within_range(25)}
     megapixels = picture[..., 0].size * restorer.description.scale**2 / 1e6
     return Candidate(name, lambda: restorer.restore(picture, **told), megapixels)
 
 
-def _picture(height: int, width: int) -> NDArray[np.uint8]:
+def random_picture(height: int, width: int) -> NDArray[np.uint8]:
+    """Make a picture of noise, height x width x 3."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -273,14 +275,14 @@ def _watch(restorer: Restorer) -> Iterator[list[tuple[int, float]]]:
 def _computed_over_own(restorer: Restorer, picture: NDArray[np.uint8]) -> float:
     """Return the pixels that the network goes over for a picture, its border and overlaps included, over its own."""
     with _watch(restorer) as runs:
-        _restoring("it", restorer, picture).run()
+        restoring("it", restorer, picture).run()
     return sum(pixels for pixels, _ in runs) / picture[..., 0].size
 
 
 def _engine_share(restorer: Restorer, rounds: int) -> float:
     """Return the share of the whole time that is the engine's own, for a result of 2 megapixels."""
     height, width = (side // restorer.description.scale for side in LARGE)
-    candidate = _restoring("whole", restorer, _picture(height, width))
+    candidate = restoring("whole", restorer, random_picture(height, width))
     candidate.run()
     with _watch(restorer) as runs:
         began = time.perf_counter()

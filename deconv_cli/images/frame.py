@@ -8,6 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from deconv_cli.errors import DeconvError
+
 Samples = NDArray[Any]
 """uint8, uint16 or float32."""
 
@@ -141,3 +143,13 @@ class Picture:
     loop: int | None = None
     still_first: bool = False
     bytes_per_pixel: int = 3
+
+
+def too_large(name: str, max_pixels: int) -> DeconvError:
+    """Make the error for a picture of more pixels than may be read."""
+    return DeconvError(f"{name}: larger than {max_pixels / 10**6:g} megapixels; raise --max-pixels if it is genuine")
+
+
+def too_deep(name: str, what: str) -> DeconvError:
+    """Make the error for a picture of more bits than there is a place for."""
+    return DeconvError(f"{name}: {what} cannot be read without loss; save it with 8 or 16 bits, or float32, first")

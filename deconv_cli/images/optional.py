@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import boxes
 from deconv_cli.images import exif as exif_block
-from deconv_cli.images.frame import Frame, Samples
+from deconv_cli.images.frame import Frame, Samples, too_large
 from deconv_cli.images.samples import narrow, widen
 
 RAW_SUFFIXES = frozenset(
@@ -248,7 +248,7 @@ def read_heif(stream: BinaryIO, name: str, max_pixels: int) -> Frame:
     file = pillow_heif.open_heif(io.BytesIO(stream.read()), convert_hdr_to_8bit=False, hdr_to_16bit=False)
     width, height = file.size
     if width * height > max_pixels:
-        raise DeconvError(f"{name}: larger than {max_pixels / 10**6:g} megapixels; raise --max-pixels if it is genuine")
+        raise too_large(name, max_pixels)
     frame = _frame(np.asarray(file), file.info["bit_depth"], name)
     warnings = ("only the main picture was read",) if len(file) > 1 else ()
     found = {key: file.info[key] for key in ("exif", "xmp") if file.info.get(key)}

@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from deconv_cli.errors import DeconvError, cannot_read
 from deconv_cli.images import boxes, colour, optional, png, tiff
 from deconv_cli.images import exif as exif_block
-from deconv_cli.images.frame import Frame, Picture, Samples
+from deconv_cli.images.frame import Frame, Picture, Samples, too_deep, too_large
 from deconv_cli.images.jpeg import estimate_quality
 from deconv_cli.images.samples import is_gray
 
@@ -161,7 +161,7 @@ def _decoding(name: str, max_pixels: int) -> Iterator[None]:
         message = "not a picture of a supported format, damaged, or of a rare kind that cannot be read"
         raise DeconvError(f"{name}: {message}") from error
     except Image.DecompressionBombError as error:
-        raise _too_large(name, max_pixels) from error
+        raise too_large(name, max_pixels) from error
     except MemoryError as error:
         raise DeconvError(f"{name}: too large for the memory of this machine; cut it into parts first") from error
     except _DAMAGE as error:
@@ -169,14 +169,6 @@ def _decoding(name: str, max_pixels: int) -> Iterator[None]:
             raise cannot_read(name, error) from error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DeconvError(f"{name}: the picture is damaged or incomplete ({reason})") from error
-
-
-def _too_large(name: str, max_pixels: int) -> DeconvError:
-    return DeconvError(f"{name}: larger than {max_pixels / 10**6:g} megapixels; raise --max-pixels if it is genuine")
-
-
-def _too_deep(name: str, what: str) -> DeconvError:
-    return DeconvError(f"{name}: {what} cannot be read without loss; save it with 8 or 16 bits, or float32, first")
 
 
 @dataclass(frozen=True)
@@ -232,28 +224,27 @@ class _Opened:
 
     def _check_size(self, width: int, height: int, count: int = 1) -> None:
         if width * height > self.max_pixels or width * height * count > MAX_ANIMATION * self.max_pixels:
-            raise _too_large(self.name, self.max_pixels)
+            raise too_large(self.name, self.max_pixels)
 
     def _tiff(self) -> Picture:
         opened, pages = tiff.open_pages(self.stream)
         if pages[0].is_reduced and tiff.SUB_IFDS in pages[0].tags:
             inside = "a reduced copy, and inside of it the picture, as in cameras' raw files"
             raise DeconvError(f"{self.name}: it holds {inside}; give it the suffix of one, such as .dng")
-        refuse = tiff.Refuse(lambda: _too_large(self.name, self.max_pixels), lambda what: _too_deep(self.name, what))
-        tiff.check(pages[0], self.max_pixels, refuse)
+        tiff.check(pages[0], self.name, self.max_pixels)
         return Picture(
             self.name,
             "tiff",
             *tiff.shape_of(pages[0]),
             len(pages),
-            self._tiff_frames(opened, pages, refuse),
+            self._tiff_frames(opened, pages),
             bytes_per_pixel=tiff.bytes_per_pixel(pages[0]),
         )
 
-    def _tiff_frames(self, opened: Any, pages: list[Any], refuse: tiff.Refuse) -> Iterator[Frame]:  # noqa: ANN401
+    def _tiff_frames(self, opened: Any, pages: list[Any]) -> Iterator[Frame]:  # noqa: ANN401
         dropped = len(opened.pages) - len(pages)
         for number, page in enumerate(pages):
-            tiff.check(page, self.max_pixels, refuse)
+            tiff.check(page, self.name, self.max_pixels)
             frame = tiff.read_page(opened, page, self.stream, self._tiff_page_by_pillow, self.name)
             if number == 0 and dropped:
                 frame = replace(frame, warnings=(*frame.warnings, f"{dropped} reduced copies were left out"))
@@ -287,7 +278,7 @@ class _Opened:
     def _upright_size(self) -> tuple[int, int]:
         image = _open_image(self.stream, ("PNG",))
         if getattr(image, "n_frames", 1) > 1:
-            raise _too_deep(self.name, "16-bit animation")
+            raise too_deep(self.name, "16-bit animation")
         size = _upright(image.size, _read_metadata(image).orientation)
         self.stream.seek(0)
         return size
@@ -320,7 +311,7 @@ class _Opened:
                 self.stream.seek(0)
                 return self._pillow()
             if getattr(image, "n_frames", 1) > 1:
-                raise _too_deep(self.name, f"{depth}-bit animation")
+                raise too_deep(self.name, f"{depth}-bit animation")
             metadata = _read_metadata(image)
             return self._single(
                 "avif",

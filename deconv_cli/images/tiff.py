@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import exif as exif_block
-from deconv_cli.images.frame import Frame, Samples
+from deconv_cli.images.frame import Frame, Samples, too_deep, too_large
 from deconv_cli.images.samples import widen
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -58,13 +58,6 @@ logging.getLogger("tifffile").propagate = False
 
 Opened = Any
 """A tifffile.TiffFile, which is imported only where a TIFF is read."""
-
-
-class Refuse(NamedTuple):
-    """How the caller turns what cannot be read into errors."""
-
-    too_large: Callable[[], DeconvError]
-    too_deep: Callable[[str], DeconvError]
 
 
 def open_pages(stream: IO[bytes]) -> tuple[Opened, list[Any]]:
@@ -128,23 +121,25 @@ def bytes_per_pixel(page: Any) -> int:  # noqa: ANN401
     return max(1, int(page.samplesperpixel)) * max(1, int(page.bitspersample) // 8)
 
 
-def check(page: Any, max_pixels: int, refuse: Refuse) -> None:  # noqa: ANN401
+def check(page: Any, name: str, max_pixels: int) -> None:  # noqa: ANN401
     """Refuse a page that is too large, or could be read only with fewer bits.
 
     Raises
     ------
     DeconvError
         If it is so.
+    ValueError
+        If its size makes no sense.
     """
     if page.imagewidth < 1 or page.imagelength < 1 or page.imagedepth != 1:
         raise ValueError("the size of the page makes no sense")
     if page.imagewidth * page.imagelength > max_pixels or page.samplesperpixel > 16:
-        raise refuse.too_large()
+        raise too_large(name, max_pixels)
     if page.bitspersample > 8 and not _is_plain(page):
-        raise refuse.too_deep(f"{page.bitspersample}-bit samples of this kind")
+        raise too_deep(name, f"{page.bitspersample}-bit samples of this kind")
     kind = page.dtype
     if kind is not None and page.bitspersample >= 8 and kind not in (np.uint8, np.uint16, np.float16, np.float32):
-        raise refuse.too_deep(f"{kind} samples")
+        raise too_deep(name, f"{kind} samples")
 
 
 def read_page(tiff: Opened, page: Any, stream: IO[bytes], pillow: Callable[[int], Frame], name: str) -> Frame:  # noqa: ANN401

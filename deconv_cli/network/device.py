@@ -116,6 +116,13 @@ def has_native_int8() -> bool:
     return any(map(_torch_says, probes))
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context in which layers run in a number format; in float32, one that changes nothing."""
+    import torch
+
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 def training_layout(device: torch.device) -> torch.memory_format:
     """Return how features lie in memory where the steps of a training are fastest.
 

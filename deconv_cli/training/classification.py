@@ -20,7 +20,7 @@ from deconv_cli.errors import DeconvError
 from deconv_cli.images import to_float, write_atomically
 from deconv_cli.network.classifier import Classifier, build_classifier, class_probabilities
 from deconv_cli.network.description import Description
-from deconv_cli.network.device import find_precision, training_layout
+from deconv_cli.network.device import autocast, find_precision, training_layout
 from deconv_cli.network.weights import Weights, save_weights, to_parameters
 from deconv_cli.training.config import ClassifyConfig
 from deconv_cli.training.gradient_health import GradientWatch, finite
@@ -225,7 +225,7 @@ def classifier_step(
     """Take one optimiser step and return loss and gradient norm; a step that is not finite changes no parameter."""
     set_rates(state.optimizers, config, state.step)
     dtype = find_precision(config.precision, device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with autocast(device, dtype):
         logits = state.network(to_tensor(batch.images, device))
     targets = torch.from_numpy(batch.targets).to(device)
     loss = nn.functional.cross_entropy(logits.float(), targets, weights)

@@ -21,6 +21,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 LOSSES = ("l1", "charbonnier", "mse", "rmse")
 INITIALISATIONS = ("matched", "default")
 IMBALANCE = ("none", "weights", "sampling")
+SHAPE = ("activation", "layout", "widths", "blocks", "skips", "upsampling", "inner")
+"""The shape of a network, which it has in common with the weights that it starts from, unless it is given."""
 RED30 = (64,), (15,)
 """Widths and blocks of the rednet of the paper."""
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deconv_cli.network.device import find_precision, training_layout
+from deconv_cli.network.device import autocast, find_precision, training_layout
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
 from deconv_cli.training.checkpoint import TrainState
@@ -74,7 +74,7 @@ def compute_gradients(
     """Leave the gradient of the loss in the parameters, clipped; return the loss and the norm before clipping."""
     device = degraded.device
     dtype = find_precision(config.precision, device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with autocast(device, dtype):
         output = network(degraded, condition)
     return backward(network, compute_loss(config.loss, output - target), config.clip)
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from deconv_cli.network.device import training_layout
+from deconv_cli.network.device import autocast, training_layout
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 
 
@@ -43,7 +43,7 @@ class Teacher:
         """Return the target of square patches, N x C x S x S, in the orientation whose turn it is at a step."""
         turn, mirror = self.orientations[step % len(self.orientations)]
         turned = torch.rot90(degraded.flip(3) if mirror else degraded, turn, (2, 3))
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.device, self.dtype):
             restored = self.network(turned.contiguous(memory_format=training_layout(self.device)), condition)
         back = torch.rot90(restored, -turn, (2, 3))
         return back.flip(3) if mirror else back

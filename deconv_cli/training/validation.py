@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.images import from_float, to_float, upscale
 from deconv_cli.metrics import Protocol, mean_psnr, measure
+from deconv_cli.network.device import autocast
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import to_gray
@@ -121,7 +122,7 @@ def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case
             _make_case(crop[..., :channels], to_float(crop[..., channels:]), at, mean, protocol)
             for crop, at in zip(crops, estimates, strict=True)
         ]
-    levels = [level for level in task.report_levels if low <= level <= high] or [(low + high) / 2]
+    levels = task.levels_within(low, high)
     cases = []
     for index, clean in enumerate(crops):
         for level in levels:
@@ -167,7 +168,7 @@ def validate(
         image = torch.from_numpy(case.degraded).to(device).permute(2, 0, 1)[None]
         told = task.condition(case.level)
         condition = None if told is None else torch.tensor([told], device=device)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with autocast(device, dtype):
             output = network(image, condition)
         scores = case.score(output[0].permute(1, 2, 0).float().cpu().numpy())
         by_level.setdefault(case.reported, []).append((*scores, case.input_psnr, case.input_ssim))
