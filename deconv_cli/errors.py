@@ -6,6 +6,16 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+)
+"""What engines say when memory runs out, in lower case."""
+
 
 class DeconvError(Exception):
     """Something the user can act on: one line that names the file or option and the way out."""
@@ -46,3 +56,8 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     nearest = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean '{nearest[0]}'?)" if nearest else ""
     return UsageError(f"unknown {kind} '{name}'{hint}; valid: {', '.join(names)}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an engine's error says that memory ran out."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.camera import photograph, photograph_variously
 from deconv_cli.degradation.jpeg import compress_jpeg, compress_variously
-from deconv_cli.degradation.noise import add_gaussian_noise
+from deconv_cli.degradation.noise import MAX_NOISE_LEVEL, add_gaussian_noise
 from deconv_cli.degradation.shrinking import shrink
 from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.metrics import Protocol
@@ -40,6 +40,8 @@ class Task:
         Name of the level of degradation, with its unit. The level of super-resolution is its scale.
     train_range
         Lowest and highest level to train on by default.
+    limits
+        Lowest and highest level that there is.
     report_levels
         The levels at which the field reports results.
     condition_scale
@@ -59,6 +61,7 @@ class Task:
     name: str
     level_name: str
     train_range: tuple[float, float]
+    limits: tuple[float, float]
     report_levels: tuple[float, ...]
     condition_scale: float | None
     degrade: Degrade
@@ -114,6 +117,7 @@ TASKS = MappingProxyType(
                 name="denoise",
                 level_name="noise level (sigma on 0..255)",
                 train_range=(0.0, 75.0),
+                limits=(0.0, MAX_NOISE_LEVEL),
                 report_levels=(15.0, 25.0, 50.0),
                 condition_scale=255.0,
                 degrade=add_gaussian_noise,
@@ -123,6 +127,7 @@ TASKS = MappingProxyType(
                 name="decompress",
                 level_name="JPEG quality",
                 train_range=(5.0, 95.0),
+                limits=(1.0, 100.0),
                 report_levels=(10.0, 20.0, 30.0, 40.0),
                 condition_scale=None,
                 degrade=lambda image, quality, _: compress_jpeg(image, quality),
@@ -132,6 +137,7 @@ TASKS = MappingProxyType(
                 name="photo",
                 level_name="camera noise (sigma on 0..255)",
                 train_range=(0.0, 30.0),
+                limits=(0.0, MAX_NOISE_LEVEL),
                 report_levels=(5.0, 10.0, 20.0),
                 condition_scale=None,
                 degrade=photograph,
@@ -141,6 +147,7 @@ TASKS = MappingProxyType(
                 name="sr",
                 level_name="scale",
                 train_range=(2.0, 4.0),
+                limits=(2.0, 4.0),
                 report_levels=(2.0, 3.0, 4.0),
                 condition_scale=None,
                 degrade=lambda image, scale, _: shrink(image, round(scale)),

@@ -165,6 +165,36 @@ def test_a_picture_that_is_restored_exactly_does_not_hide_the_others(run, colour
     assert after["input_ssim"] > before["input_ssim"]
 
 
+def test_a_bad_picture_fails_alone(run, colour, tmp_path):
+    folder = shutil.copytree(colour, tmp_path / "colour")
+    before = run("bench", folder, "--against", "tv", "--levels", 25, "--weights", "denoise", "--json").json
+    (folder / "z-broken.png").write_bytes(b"no picture")
+    Image.new("L", (8, 8)).save(folder / "z-tiny.png")
+    table = tmp_path / "table.csv"
+    options = ("--against", "tv", "--levels", 25, "--weights", "denoise", "--json", "--csv", table)
+    ran = run("bench", folder, *options)
+    assert ran.code == 1
+    assert [failure["name"] for failure in ran.json["failed"]] == ["z-broken.png", "z-tiny.png"]
+    assert ran.stderr.count(f"error: {folder}") == 2
+    assert ran.json["pictures"] == 2
+    assert [row["psnr"] for row in ran.json["rows"]] == [row["psnr"] for row in before["rows"]]
+    assert len(table.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--levels", "nan"), "from 0 to 255"),
+        (("--levels=-5",), "from 0 to 255"),
+        (("--task", "decompress", "--levels", "120"), "from 1 to 100"),
+    ],
+)
+def test_levels_that_there_are_not_are_refused(run, colour, options, message):
+    ran = run("bench", colour, *options)
+    assert ran.code == 2
+    assert message in ran.stderr
+
+
 def test_the_engine_that_ran_is_named_and_why_others_did_not(run, colour, tiny_weights, monkeypatch):
     options = ("--weights", tiny_weights, "--levels", 25, "--json")
     both = run("bench", colour, *options, "--against", "tv", "--engine", "torch").json

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage
 from skimage import data
 
@@ -183,6 +184,23 @@ def test_transparent_pixels_stay_and_do_not_show(tiny):
     assert np.array_equal(first[16:], second[16:])
     assert np.array_equal(first[:16], image[:16])
     assert np.array_equal(first[..., 3], image[..., 3])
+
+
+def test_what_is_no_picture_is_refused_in_words(tiny_weights):
+    restorer = Restorer(tiny_weights)
+    with pytest.raises(UsageError, match="not Image"):
+        restorer.restore(Image.new("RGB", (16, 16)))
+    with pytest.raises(UsageError, match="alpha of shape"):
+        restorer.restore(np.zeros((16, 16), np.uint8), alpha=np.zeros((8, 8), np.uint8))
+
+
+def test_a_float_picture_in_0_to_255_is_warned_of(tiny_weights, caplog):
+    picture = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+    Restorer(tiny_weights).restore(picture, noise_level=10)
+    assert not caplog.records
+    Restorer(tiny_weights).restore(np.dstack([255 * picture] * 3), noise_level=10)
+    assert "divide it by its peak" in caplog.text
+    assert len(caplog.records) == 1
 
 
 def test_out_of_memory_goes_on_with_smaller_tiles(tiny_weights, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import tomllib
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import tomli_w
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -241,7 +243,10 @@ def test_pictures_to_validate_on_are_not_trained_on(run, pictures, tmp_path):
     options = (*QUICK, "--steps", 2, "--val", folder / "val", "--out", out)
     assert run("train", folder, *options).code == 0
     assert load_weights(out).recipe["pictures"] == 4
-    assert run("train", folder, "--paired", pictures, *options, "--overwrite").code == 0
+    twins = shutil.copytree(pictures, tmp_path / "twins")
+    for path in [*(folder / "val").iterdir()]:
+        shutil.copy(path.rename(path.with_stem(f"held-out-{path.stem}")), twins)
+    assert run("train", folder, "--paired", twins, *options, "--overwrite").code == 0
 
 
 def test_nothing_is_written_into_a_folder_of_pictures(run, pictures, tmp_path):
@@ -382,6 +387,10 @@ def test_it_learns_from_pairs(run, pictures, tmp_path):
         (("--noise-level", "50:10"), "LOW:HIGH"),
         (("--quality", "10:40"), "--task decompress"),
         (("--noise-level", "loud"), "--noise-level"),
+        (("--noise-level", "0:inf"), "HIGH <= 255"),
+        (("--task", "decompress", "--quality", "5:120"), "1 <= LOW <= HIGH <= 100"),
+        (("--lr", "nan"), "rates must be positive"),
+        (("--clip", "nan"), "clip must be positive"),
         (("--patch", 33), "multiple of 8"),
         (("--max-time", "soon"), "--max-time"),
         (("--out", "w.pt"), ".safetensors"),
@@ -532,6 +541,85 @@ def test_validation_pictures_are_held_out_by_the_hash_of_their_path(tmp_path):
     assert not set(train) & set(held_out)
     moved = folder.rename(tmp_path / "moved")
     assert [path.name for path in split_pictures([moved], None)[1]] == [path.name for path in held_out]
+
+
+def test_what_cannot_be_scored_is_not_held_out_where_there_are_others(tmp_path):
+    for number in range(20):
+        Image.new("L", (32, 32)).save(tmp_path / f"{number}.png")
+    first, second = split_pictures([tmp_path], None)[1]
+    first.write_bytes(b"damaged")
+    Image.new("L", (20, 40)).save(second)
+    _, held_out = split_pictures([tmp_path], None)
+    assert len(held_out) == 2
+    assert not {first, second} & set(held_out)
+
+
+def test_two_pictures_cannot_have_one_twin(run, pictures, tmp_path):
+    other = shutil.copytree(pictures, tmp_path / "other")
+    out = ("--out", tmp_path / "w.safetensors")
+    for options in ((pictures, "--val", other), (pictures, other)):
+        ran = run("train", *options, "--paired", pictures, *QUICK, "--steps", 1, *out)
+        assert ran.code == 1
+        assert "would be the twin of both" in ran.stderr
+    assert run("train", pictures, pictures, "--paired", pictures, *QUICK, "--steps", 1, *out).code == 0
+
+
+def test_float_samples_of_any_range_are_trained_on(tmp_path):
+    ramp = np.linspace(0, 200, 32 * 32, dtype=np.float32).reshape(32, 32)
+    tifffile.imwrite(tmp_path / "measured.tif", ramp)
+    pixels = read_rgb8(tmp_path / "measured.tif")
+    np.testing.assert_allclose(pixels[..., 1], ramp * 255 / 256, atol=0.51)
+
+
+@pytest.mark.parametrize("name", ["a$_$b", "写真", os.fsdecode(b"caf\xe9")])
+def test_odd_names_of_folders_and_files_are_no_hindrance(run, pictures, tmp_path, recwarn, name):
+    try:
+        folder = shutil.copytree(pictures, tmp_path / name)
+        (folder / "camera.png").rename(folder / f"{name}.png")
+    except (OSError, UnicodeError):
+        pytest.skip("this disk has no such names")
+    ran = run("train", folder, *QUICK, "--steps", 2, "--out", tmp_path / f"{name}-w.safetensors")
+    assert ran.code == 0, ran.stderr
+    assert (tmp_path / f"{name}-w" / "curve.png").exists()
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_a_step_that_needs_too_much_memory_says_what_helps(run, pictures, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes")
+
+    monkeypatch.setattr(step, "compute_gradients", fail)
+    ran = run("train", pictures, *QUICK, "--steps", 2, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 1
+    assert "smaller --batch or --patch" in ran.stderr
+
+
+def test_flags_leave_aside_what_belongs_to_another_choice(run, pictures, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text(tomli_w.dumps(dataclasses.replace(TINY_CONFIG, steps=2).to_dict()))
+    out = tmp_path / "w.safetensors"
+    options = ("--optimizer", "adamw", "--task", "decompress")
+    ran = run("train", pictures, "--config", config, *options, "--out", out)
+    assert ran.code == 0, ran.stderr
+    assert "lr" in ran.stderr
+    used = tomllib.loads((out.with_suffix("") / "config.toml").read_text())
+    assert (used["lr"], used["level_range"]) == (0.001, [5, 95])
+    ran = run("train", pictures, "--config", config, "--scale", 2, "--out", tmp_path / "sr.safetensors")
+    assert ran.code == 0, ran.stderr
+
+
+def test_resuming_with_other_pictures_to_validate_on_is_refused(run, pictures, tmp_path):
+    out = ("--out", tmp_path / "w.safetensors")
+    command = ("train", pictures, *QUICK, *out, "--steps", 2)
+    assert run(*command, "--val", pictures).code == 0
+    other = shutil.copytree(pictures, tmp_path / "other")
+    (other / "camera.png").unlink()
+    ran = run(*command, "--val", other, "--resume", "auto")
+    assert ran.code == 2
+    assert "to train or validate on" in ran.stderr
+    ran = run(*command, "--val", pictures, "--resume", "auto", "--max-time", "1h")
+    assert ran.code == 0
+    assert "--max-time is not heeded" in ran.stderr
 
 
 def a_teacher(network, augment=("flip", "rotate")):

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from deconv_cli.cli import options as shared
+from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.reporting import cells_table
 from deconv_cli.errors import NoPicturesError, UsageError
 
 if TYPE_CHECKING:
     from deconv_cli.cli.streams import Streams
-    from deconv_cli.evaluation.bench import Conditions, Method
+    from deconv_cli.evaluation.bench import Bench, Conditions, Method
     from deconv_cli.restoration.restorer import Restorer
 
 
@@ -137,15 +138,23 @@ def bench(
         [conditions.scale] if aim.name == "sr" else chosen or aim.report_levels,
         progress=lambda items: streams.track(items, len(items), "picture"),
     )
+    for failure in result.failed:
+        streams.error(failure.reason)
     if csv:
         write_atomically(csv, result.to_csv().encode("utf-8", "surrogateescape"))
     if json:
         streams.json(result.to_dict())
-        return
+    else:
+        _print(streams, result, aim.level_name, markdown=markdown)
+    if result.failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _print(streams: Streams, result: Bench, level_name: str, *, markdown: bool) -> None:
     if markdown:
-        streams.data(result.to_markdown(aim.level_name))
+        streams.data(result.to_markdown(level_name))
         return
-    streams.table(cells_table(result.cells(aim.level_name)))
+    streams.table(cells_table(result.cells(level_name)))
     precisions = ", ".join(f"{name} in {value}" for name, value in result.precisions.items())
     streams.data(f"{result.pictures} pictures; {result.conditions}; {precisions}")
 

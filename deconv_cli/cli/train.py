@@ -18,6 +18,9 @@ from deconv_cli.errors import UsageError, unknown_name
 NOISE_TASKS = {"gaussian": "denoise", "camera": "photo"}
 """Kind of noise to the task that undoes it."""
 
+BELONGINGS = {"optimizer": ("lr", "adam_lr"), "task": ("scale", "level_range"), "scale": ("level_range",)}
+"""Values of a configuration that mean something for one choice only."""
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -229,6 +232,7 @@ def train(
         "seed": seed,
     }
     given = {key: value for key, value in flags.items() if value is not None}
+    toml = _without_stale(toml, given, streams)
     if kind == "classify":
         unsuited = {
             "--paired": paired,
@@ -260,6 +264,8 @@ def train(
     checkpoint = _find_checkpoint(resume, files.checkpoint)
     if checkpoint:
         settings = _config_to_resume(checkpoint, settings, given, config)
+        if max_time:
+            streams.message(f"goes on to step {settings.steps}, as planned; --max-time is not heeded")
     given_folders = [*folders, *filter(None, (val, paired))]
     hint = ", but left no checkpoint; use" if resume == "auto" else "; use --resume auto to go on,"
     _refuse(files, given_folders, replace=overwrite or _is_the_same(files, resume, checkpoint), hint=hint)
@@ -407,6 +413,15 @@ def _shape_left_open(architecture: Architecture, given: Collection[str]) -> dict
     if not {"widths", "blocks"}.isdisjoint(given):
         shape.pop("inner", None)  # These belong to other blocks.
     return shape
+
+
+def _without_stale(toml: dict[str, Any], given: dict[str, Any], streams: Streams) -> dict[str, Any]:
+    """Leave out of a configuration what belongs to a choice that the flags change."""
+    changed = [key for key in BELONGINGS if key in given and key in toml and given[key] != toml[key]]
+    stale = {name for key in changed for name in BELONGINGS[key] if name in toml and name not in given}
+    if stale:
+        streams.message(f"{', '.join(sorted(stale))} of the configuration left aside: {', '.join(changed)} is another")
+    return {name: value for name, value in toml.items() if name not in stale}
 
 
 def _find_checkpoint(resume: str | None, own: Path) -> Path | None:

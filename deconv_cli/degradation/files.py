@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.camera import Camera, add_camera_noise
 from deconv_cli.degradation.jpeg import Subsampling, compress_jpeg
-from deconv_cli.degradation.noise import add_gaussian_noise
+from deconv_cli.degradation.noise import MAX_NOISE_LEVEL, add_gaussian_noise
 from deconv_cli.errors import DeconvError, UsageError, unknown_name
 from deconv_cli.images import Frame, crop_to_multiple, downscale, encode_frame, from_float, read_frame, to_float
 
@@ -27,7 +27,7 @@ NOISES: MappingProxyType[str, Noise] = MappingProxyType(
     }
 )
 """Kinds of noise by name; the camera is another one for every picture."""
-MAX_NOISE_LEVEL, MAX_SCALE = 255.0, 8
+MAX_SCALE = 8
 FORMATS = ("png", "jpg", "webp", "bmp", "tiff")
 """What copies can be: all but JPEG hold samples as they are."""
 

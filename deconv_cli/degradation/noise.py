@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL_SCALE = 255.0
+LEVEL_SCALE = MAX_NOISE_LEVEL = 255.0
 """Noise levels are standard deviations on the 0..255 scale; pixels are on 0..1."""
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.jpeg import Subsampling, compress_jpeg
 from deconv_cli.degradation.noise import LEVEL_SCALE
-from deconv_cli.errors import UsageError
+from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.evaluation.classical import find_classical
-from deconv_cli.evaluation.scoring import finite
+from deconv_cli.evaluation.scoring import Failure, finite
 from deconv_cli.images import crop_to_multiple, from_float, read_frame, to_float, upscale
 from deconv_cli.metrics import Protocol, mean_psnr, measure, to_luma
 from deconv_cli.restoration.restorer import Restored, Restorer
@@ -186,6 +186,8 @@ class Bench:
         By name of each network: as ``engine`` what ran it at the end, and as ``fallback`` why others did not, or None.
     rows
         The table.
+    failed
+        The pictures that could not be measured, and why.
     """
 
     task: str
@@ -195,11 +197,13 @@ class Bench:
     precisions: dict[str, str]
     engines: dict[str, dict[str, str | None]]
     rows: tuple[Row, ...]
+    failed: tuple[Failure, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         rows = [row.to_dict() for row in self.rows]
-        return {**dataclasses.asdict(self), "protocol": self.protocol.as_dict(), "rows": rows}
+        failed = [failure.to_dict() for failure in self.failed]
+        return {**dataclasses.asdict(self), "protocol": self.protocol.as_dict(), "rows": rows, "failed": failed}
 
     def to_csv(self) -> str:
         """Return the rows as CSV with a line of headings."""
@@ -265,30 +269,32 @@ def bench(
 
     Raises
     ------
+    UsageError
+        If there is no such level, or a method does not go with the conditions.
     DeconvError
-        If a picture cannot be read.
+        If no picture can be measured.
     """
+    low, high = conditions.task.limits
+    if outside := [level for level in levels if not low <= level <= high]:
+        raise UsageError(f"level {outside[0]:g}: those of {conditions.task.name} go from {low:g} to {high:g}")
     measured: dict[tuple[float, str], list[tuple[float, ...]]] = {
         (level, method.name): [] for level in levels for method in methods
     }
     last: dict[str, Restored] = {}
+    failed: list[Failure] = []
     for index, path in enumerate(progress(paths)):
-        clean = conditions.read(path)
-        for level in levels:
-            rng = np.random.default_rng([SEED, index, round(level * 1000)])
-            degraded = conditions.degrade(clean, level, rng)
-            before = conditions.score(clean, upscale(degraded, conditions.scale))
-            deviation = _error(clean, degraded) if conditions.scale == 1 else 0.0
-            for method in methods:
-                told = level if method.task == conditions.task.name else deviation
-                if index == 0:
-                    method.restore(np.ascontiguousarray(degraded[:WARM_UP, :WARM_UP]), told)
-                began = time.perf_counter()
-                last[method.name] = restored = method.restore(degraded, told)
-                seconds = time.perf_counter() - began
-                megapixels = clean.shape[0] * clean.shape[1] / 1e6
-                after = conditions.score(clean, restored.pixels)
-                measured[level, method.name].append((*before, *after, seconds / megapixels))
+        try:
+            of_picture = _measure(path, index, methods, conditions, levels, last=last)
+        except UsageError:
+            raise
+        except DeconvError as error:
+            reason = str(error) if str(path) in str(error) else f"{path}: {error}"
+            failed.append(Failure(path.name, reason))
+            continue
+        for key, values in of_picture.items():
+            measured[key].append(values)
+    if len(failed) == len(paths):
+        raise DeconvError(failed[0].reason)
     rows = tuple(
         Row(level, name, *(float(mean(column)) for mean, column in zip(MEANS, zip(*values, strict=True), strict=True)))
         for (level, name), values in measured.items()
@@ -296,7 +302,37 @@ def bench(
     precisions = {name: result.precision for name, result in last.items()}
     engines = {name: {"engine": of.engine, "fallback": of.fallback} for name, of in last.items() if of.engine}
     protocol = conditions.protocol
-    return Bench(conditions.task.name, len(paths), conditions.describe(), protocol, precisions, engines, rows)
+    count = len(paths) - len(failed)
+    return Bench(conditions.task.name, count, conditions.describe(), protocol, precisions, engines, rows, tuple(failed))
+
+
+def _measure(
+    path: Path,
+    index: int,
+    methods: Sequence[Method],
+    conditions: Conditions,
+    levels: Sequence[float],
+    *,
+    last: dict[str, Restored],
+) -> dict[tuple[float, str], tuple[float, ...]]:
+    """Return what is measured of a picture, by level and method; leave the methods' last results in `last`."""
+    clean = conditions.read(path)
+    megapixels = clean.shape[0] * clean.shape[1] / 1e6
+    measured: dict[tuple[float, str], tuple[float, ...]] = {}
+    for level in levels:
+        rng = np.random.default_rng([SEED, index, round(level * 1000)])
+        degraded = conditions.degrade(clean, level, rng)
+        before = conditions.score(clean, upscale(degraded, conditions.scale))
+        deviation = _error(clean, degraded) if conditions.scale == 1 else 0.0
+        for method in methods:
+            told = level if method.task == conditions.task.name else deviation
+            if method.name not in last:
+                method.restore(np.ascontiguousarray(degraded[:WARM_UP, :WARM_UP]), told)
+            began = time.perf_counter()
+            last[method.name] = restored = method.restore(degraded, told)
+            seconds = time.perf_counter() - began
+            measured[level, method.name] = *before, *conditions.score(clean, restored.pixels), seconds / megapixels
+    return measured
 
 
 def _error(clean: NDArray[Any], degraded: Floats) -> float:

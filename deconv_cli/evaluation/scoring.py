@@ -52,6 +52,10 @@ class Failure:
     name: str
     reason: str
 
+    def to_dict(self) -> dict[str, str]:
+        """Return plain values for JSON."""
+        return {"name": self.name, "error": self.reason}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -91,7 +95,7 @@ class Report:
         return {
             "protocol": self.protocol.as_dict(),
             "pictures": [_score_row(score) for score in self.scores],
-            "failed": [{"name": failure.name, "error": failure.reason} for failure in self.failures],
+            "failed": [failure.to_dict() for failure in self.failures],
             "mean": {
                 "psnr": None if mean_psnr is None else finite(mean_psnr),
                 "ssim": self.mean_ssim,
@@ -119,7 +123,7 @@ class Report:
         for score in self.scores:
             rows.writerow(_score_row(score) | {"psnr": score.psnr} | score.protocol.as_dict())
         for failure in self.failures:
-            rows.writerow({"name": failure.name, "error": failure.reason})
+            rows.writerow(failure.to_dict())
         return text.getvalue()
 
 

@@ -7,7 +7,7 @@ from deconv_cli.images.frame import Frame, Picture
 from deconv_cli.images.paths import SUFFIXES, find_pictures, format_of, is_picture
 from deconv_cli.images.reading import MAX_PIXELS, open_picture, read_frame, read_size
 from deconv_cli.images.resampling import crop_to_multiple, downscale, upscale
-from deconv_cli.images.samples import from_float, is_gray, to_float
+from deconv_cli.images.samples import excess, from_float, is_gray, to_float
 from deconv_cli.images.writing import FORMATS, Encoding, check_pages, encode_frame, write_frames
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "crop_to_multiple",
     "downscale",
     "encode_frame",
+    "excess",
     "find_pictures",
     "format_of",
     "from_float",

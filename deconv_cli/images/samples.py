@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,19 @@ def from_float(image: NDArray[np.float32], dtype: np.dtype[Any] | type[np.generi
     scaled *= np.float32(np.iinfo(dtype).max)
     rounded: NDArray[Any] = np.rint(scaled, out=scaled).astype(dtype)
     return rounded
+
+
+def excess(pixels: NDArray[Any]) -> float:
+    """Return what to divide float samples by that lie far beyond 0..1, as of measurements: a power of two, or 1.
+
+    To divide by that and to multiply again loses nothing.
+
+    >>> excess(np.array([0, 200], np.float32)), excess(np.array([0, 1.5], np.float32))
+    (256.0, 1.0)
+    """
+    largest = float(pixels.max(initial=0)) if pixels.dtype == np.float32 else 1.0
+    # 2**128 is beyond float32.
+    return 2.0 ** min(127, math.ceil(math.log2(largest))) if 2 < largest < math.inf else 1.0
 
 
 def is_gray(pixels: NDArray[Any]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +12,7 @@ import numpy as np
 
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import MAX_PIXELS, Encoding, Frame
+from deconv_cli.images import MAX_PIXELS, Encoding, Frame, excess
 from deconv_cli.images.tiff import GEOMETRY_TAGS
 from deconv_cli.restoration.decision import Decision, decide
 
@@ -258,15 +257,9 @@ def _restore_layers(frame: Frame, restorer: Restorer, level: float | None, optio
 
 
 def _normalised(frame: Frame) -> tuple[Frame, float]:
-    """Bring float samples far beyond 0..1, as of measurements, into that range; return what to multiply by again."""
-    if frame.pixels.dtype != np.float32:
-        return frame, 1
-    largest = float(frame.pixels.max(initial=0))
-    if largest <= 2:
-        return frame, 1
-    # Dividing by a power of two and multiplying again loses nothing; 2**128 is beyond float32.
-    largest = 2.0 ** min(127, math.ceil(math.log2(largest)))
-    return dataclasses.replace(frame, pixels=frame.pixels / np.float32(largest)), largest
+    """Bring float samples far beyond 0..1 into that range; return what to multiply by again."""
+    factor = excess(frame.pixels)
+    return (frame, 1) if factor == 1 else (dataclasses.replace(frame, pixels=frame.pixels / np.float32(factor)), factor)
 
 
 def _keep_on_the_map(frame: Frame, done: Done, *, changed: bool) -> tuple[Frame, Done]:

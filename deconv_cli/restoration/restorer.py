@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
-from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.errors import DeconvError, UsageError, out_of_memory
 from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale
 from deconv_cli.network.bundled import bundled_weights, find_weights, load_by_name
 from deconv_cli.network.description import Description
@@ -23,7 +23,7 @@ from deconv_cli.network.device import ITEM_SIZES, choose_device, choose_precisio
 from deconv_cli.network.engines import ENGINES, find_engines
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.blending import WINDOW, blend
-from deconv_cli.restoration.running import Runner, out_of_memory, self_ensemble
+from deconv_cli.restoration.running import Runner, self_ensemble
 from deconv_cli.restoration.tiling import Span, even_core, spans
 from deconv_cli.tasks import TASKS, Task, find_task
 
@@ -37,6 +37,9 @@ radius: what lies further hardly counts."""
 
 FAST = "-int8"
 """What the names of the bundled weights in int8 end in."""
+
+FAR_BEYOND = 16
+"""Float samples above this are not of a picture in 0..1, however noisy."""
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +176,8 @@ class Restorer:
             If the picture or an option is not as described.
         """
         check_image(image)
+        if alpha is not None and alpha.shape != image.shape[:2]:
+            raise UsageError(f"alpha of shape {alpha.shape} does not go with a picture of shape {image.shape}")
         chroma = strength if chroma is None else chroma
         for share in (strength, chroma):
             if not 0 <= share <= 1:
@@ -193,6 +198,8 @@ class Restorer:
             return dataclasses.replace(inner, pixels=np.repeat(inner.pixels[..., None], 3, axis=2))
         level = self.find_noise_level(image, noise_level)
         how = _Pass(level, strength, chroma, self.precision_for(image.dtype), tta)
+        if image.dtype == np.float32 and (largest := image.max()) > FAR_BEYOND:
+            log.warning("values up to %g in a float picture, which is nominally 0..1: divide it by its peak", largest)
         visible = image if alpha is None else bleed_alpha(image, alpha)
         height, width = image.shape[:2]
         pixels = self._run(visible, how, self._core(tile, height, width, how.precision))
@@ -368,6 +375,8 @@ def check_image(image: Pixels) -> None:
     UsageError
         If shape or dtype is wrong, or a value is not finite.
     """
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"a picture is a NumPy array, not {type(image).__name__}; see numpy.asarray")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)) or 0 in image.shape:
         raise UsageError(f"a picture is H x W, H x W x 3 or H x W x 4, not {' x '.join(map(str, image.shape))}")
     if image.dtype not in (np.uint8, np.uint16, np.float32):

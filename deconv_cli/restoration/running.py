@@ -8,21 +8,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from deconv_cli.errors import DeconvError
+from deconv_cli.errors import DeconvError, out_of_memory
 from deconv_cli.network.engines import Engine, EngineKind, find_engines
 from deconv_cli.network.weights import Weights
 
 Floats = NDArray[np.float32]
 
 NOT_FINITE = "its output is not finite"
-OUT_OF_MEMORY = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "failed to allocate memory",
-    "bad_alloc",
-    "bad allocation",
-)
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +59,7 @@ class Runner:
         DeconvError
             If no engine works, or the output is not finite in any.
         MemoryError, RuntimeError
-            If memory runs out; see `out_of_memory`.
+            If memory runs out; see `deconv_cli.errors.out_of_memory`.
         """
         precision = "fp32" if precision in self._not_finite else precision
         reasons: dict[str, str] = {}
@@ -128,8 +120,3 @@ def self_ensemble(network: Callable[[Floats], Floats], x: Floats) -> Floats:
             total = output if total is None else total + output
     assert total is not None
     return total / np.float32(8)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an engine's error says that memory ran out."""
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)

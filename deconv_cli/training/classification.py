@@ -37,7 +37,7 @@ from deconv_cli.training.loop import LOG_EVERY, MAX_SKIPPED_IN_A_ROW, Progress
 from deconv_cli.training.optimizer import backward, build_optimizers, set_rates
 from deconv_cli.training.record import Record
 from deconv_cli.training.run_files import RunFiles
-from deconv_cli.training.step import to_tensor
+from deconv_cli.training.step import to_tensor, within_memory
 
 VALIDATIONS = 10
 """Times that the classifier is validated, the end included."""
@@ -129,6 +129,7 @@ def new_classifier(config: ClassifyConfig, classes: int, device: torch.device) -
     return ClassifierState(network, build_optimizers(network, config))
 
 
+@within_memory()
 def train_classifier(
     folder: Path,
     out: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -117,10 +118,10 @@ class FitConfig:
         return {
             "steps must not be negative": self.steps < 0,
             "batch must be positive": self.batch < 1,
-            "rates must be positive": min(self.lr, self.adam_lr) <= 0,
+            "rates must be positive": not all(0 < rate < math.inf for rate in (self.lr, self.adam_lr)),
             "warmup is a share from 0 to 1": not 0 <= self.warmup <= 1,
-            "clip must be positive": self.clip <= 0,
-            "residual_gain must not be negative": self.residual_gain < 0,
+            "clip must be positive": not self.clip > 0,
+            "residual_gain must not be negative": not 0 <= self.residual_gain < math.inf,
             "seed must not be negative": self.seed < 0,
             f"patch must be a positive multiple of {self.multiple}, the total stride": (
                 self.patch < 1 or self.patch % self.multiple != 0
@@ -203,9 +204,12 @@ class TrainConfig(FitConfig):
 
     def _faults(self) -> dict[str, bool]:
         low, high = self.level_range if len(self.level_range) == 2 else (1.0, 0.0)
+        least, most = find_task(self.task).limits
         return {
             **super()._faults(),
-            "the level range must be LOW:HIGH with 0 <= LOW <= HIGH": not 0 <= low <= high,
+            f"the level range must be LOW:HIGH with {least:g} <= LOW <= HIGH <= {most:g}": (
+                self.scale == 1 and not least <= low <= high <= most
+            ),
             "gray_share is a share from 0 to 1": not 0 <= self.gray_share <= 1,
             "ema must be at least 0 and below 1": not 0 <= self.ema < 1,
             "cutblur needs input and truth of one size: leave it out for super-resolution": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import threading
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, NoPicturesError
-from deconv_cli.images import find_pictures, from_float, read_frame, read_size, to_float
+from deconv_cli.images import excess, find_pictures, from_float, read_frame, read_size, to_float
 from deconv_cli.network.container import thread_limit
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import (
@@ -38,6 +39,8 @@ from deconv_cli.training.run_files import is_run_folder
 CACHE_BYTES = 2 << 30
 """Decoded pictures kept in memory; the rest is decoded again when drawn."""
 MAX_VALIDATION = 16
+LEAST_HELD_OUT = 32
+"""Least side of a picture to hold out: enough for the protocol of every task."""
 LOOKAHEAD = 4
 """Batches prepared ahead of the network, for each thread that prepares them."""
 MOST_THREADS = 8
@@ -91,7 +94,7 @@ class PictureSet:
         """Hash of names and sizes, to notice that a resumed training would see other pictures."""
         names = [f"{path.name} {width} {height}" for path, (width, height) in zip(self.paths, self.sizes, strict=True)]
         names += [self.twins[path].name for path in self.paths] if self.twins else []
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return a picture as H x W x 3, uint8, or H x W x 6 with its degraded twin behind it.
@@ -141,10 +144,13 @@ class PictureSet:
 
 
 def read_rgb8(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as H x W x 3, uint8; gray is repeated, alpha ignored, 16 bits and float rounded to 8 bits."""
+    """Read a picture as H x W x 3, uint8; gray is repeated, alpha ignored, 16 bits and float rounded to 8 bits.
+
+    Float samples far beyond 0..1 are brought into that range, as `restore` does.
+    """
     pixels: NDArray[Any] = read_frame(path).pixels
     if pixels.dtype != np.uint8:
-        pixels = from_float(to_float(pixels), np.uint8)
+        pixels = from_float(to_float(pixels) / np.float32(excess(pixels)), np.uint8)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
@@ -164,7 +170,8 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
     """List the pictures to train on, and those to validate on, whose folder may lie inside the others.
 
     Without a validation folder a tenth of the pictures is held out, 1 to 16 of them, chosen by the hash of the path
-    below its folder, so that the choice survives moving the folder and adding pictures.
+    below its folder, so that the choice survives moving the folder and adding pictures. Those that are tiny or cannot
+    be read are not among them where there are others.
 
     Raises
     ------
@@ -186,10 +193,23 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
         return [path for _, path in found], held_out
     if len(found) == 1:
         raise DeconvError(f"{folders[0]}: one picture is not enough to train and validate on; add some or give --val")
-    by_hash = sorted(found, key=lambda entry: hashlib.sha256(entry[0].encode()).digest())
+    by_hash = sorted(found, key=lambda entry: path_hash(entry[0]))
     count = min(MAX_VALIDATION, max(1, len(found) // 10))
-    held_out = sorted(path for _, path in by_hash[:count])
+    fit = itertools.islice((path for _, path in by_hash if _can_be_scored(path)), count)
+    held_out = sorted(fit) or sorted(path for _, path in by_hash[:count])
     return [path for _, path in found if path not in set(held_out)], held_out
+
+
+def path_hash(path: str) -> bytes:
+    """Return a hash by which pictures are held out, of a path below its folder, in whatever encoding."""
+    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
+
+
+def _can_be_scored(path: Path) -> bool:
+    try:
+        return min(read_size(path)) >= LEAST_HELD_OUT
+    except DeconvError:
+        return False
 
 
 def find_twins(folders: Sequence[Path], validation: Path | None, degraded: Path) -> dict[Path, Path]:
@@ -198,19 +218,22 @@ def find_twins(folders: Sequence[Path], validation: Path | None, degraded: Path)
     Raises
     ------
     DeconvError
-        If a picture has no twin, or several.
+        If a picture has no twin, or several, or two pictures the same.
     """
     by_stem: dict[Path, list[Path]] = {}
     for path in find_pictures(degraded, recursive=True):
         by_stem.setdefault(path.relative_to(degraded).with_suffix(""), []).append(path)
     twins: dict[Path, Path] = {}
+    owners: dict[Path, Path] = {}
     for folder in (*folders, *filter(None, (validation,))):
         for path in find_clean(folder, validation):
             stem = path.relative_to(folder).with_suffix("")
             found = by_stem.get(stem, [])
             if len(found) != 1:
                 raise DeconvError(f"{path}: has {len(found)} twins named {stem} in {degraded}; it must have one")
-            twins[path] = found[0]
+            twins[path] = twin = found[0]
+            if (owner := owners.setdefault(twin, path)) != path:
+                raise DeconvError(f"{twin}: would be the twin of both {owner} and {path}; rename one of these")
     return twins
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from deconv_cli.training.augmentation import (
     turn_and_mirror,
 )
 from deconv_cli.training.config import ClassifyConfig
-from deconv_cli.training.data import find_clean, read_rgb8
+from deconv_cli.training.data import find_clean, path_hash, read_rgb8
 from deconv_cli.training.run_files import is_run_folder
 
 HELD_OUT = 5
@@ -129,7 +128,7 @@ def _split(folder: Path, found: dict[str, list[Path]]) -> tuple[dict[str, list[P
     for name, paths in found.items():
         if len(paths) < 2:
             raise DeconvError(f"{folder / name}: one picture is not enough to train and validate on; add some")
-        by_hash = sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest())
+        by_hash = sorted(paths, key=lambda path: path_hash(path.relative_to(folder).as_posix()))
         count = max(1, len(paths) // HELD_OUT)
         held_out[name], training[name] = sorted(by_hash[:count]), sorted(by_hash[count:])
     return training, held_out

@@ -39,7 +39,7 @@ from deconv_cli.training.gradient_health import GradientWatch
 from deconv_cli.training.optimizer import rate_factor
 from deconv_cli.training.record import Record, plot_record, read_record
 from deconv_cli.training.run_files import RunFiles
-from deconv_cli.training.step import find_step, train_step
+from deconv_cli.training.step import find_step, train_step, within_memory
 from deconv_cli.training.teacher import Teacher
 from deconv_cli.training.validation import (
     Case,
@@ -174,16 +174,18 @@ def train(
     train_paths, validation_paths = split_pictures(folders, validation)
     twins = find_twins(folders, validation, paired) if paired else None
     pictures = PictureSet(train_paths, config.patch, twins)
-    cases = leave_out_blank(make_cases(_held_out(validation_paths, task, config, twins), task, config))
+    held_out = _held_out(validation_paths, task, config, twins)
+    cases = leave_out_blank(make_cases(held_out, task, config))
 
     parameters = _initial_parameters(init, config) if init else None
     guide = _find_teacher(teacher, config, device, self_ensemble=self_ensemble) if teacher else None
-    fingerprint = pictures.fingerprint + (teacher.sha256[:16] if teacher else "")
+    fingerprint = pictures.fingerprint + held_out.fingerprint + (teacher.sha256[:16] if teacher else "")
     files.make_folder()
     if resume:
         if read_config(resume)[1] != fingerprint:
             raise UsageError(
-                f"{resume}: was made with other pictures, or another teacher; give the same, or start anew with --init"
+                f"{resume}: was made with other pictures to train or validate on, or another teacher; give the same, or"
+                " start anew with --init"
             )
         state = load_checkpoint(resume, device)
         if not _take_best(resume, files):
@@ -193,9 +195,10 @@ def train(
     else:
         _remove_earlier(files, init)
         if not config.steps:
-            config = _with_timed_steps(
-                config, pictures, task, device, parameters=parameters, teacher=guide, max_seconds=max_seconds
-            )
+            with within_memory():
+                config = _with_timed_steps(
+                    config, pictures, task, device, parameters=parameters, teacher=guide, max_seconds=max_seconds
+                )
         state = new_state(config, device, parameters)
     adapt(state.network)
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
@@ -210,7 +213,8 @@ def train(
     }
     watch = GradientWatch(config.activation) if watch_gradients else None
     fit = Fit(config, task, device, files, pictures, cases, provenance, watch, guide)
-    return fit.run(state, report, stop)
+    with within_memory():
+        return fit.run(state, report, stop)
 
 
 @dataclass

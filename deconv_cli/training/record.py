@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def plot_record(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.semilogy([line["step"] for line in losses], [line["loss"] for line in losses], color="#0072b2")
-    left.set(xlabel="step", ylabel="training loss", title=title)
+    left.set(xlabel="step", ylabel="training loss")
+    left.set_title(title.encode(errors="replace").decode(), parse_math=False)
     rate = left.twinx()
     rate.plot([line["step"] for line in losses], [line["lr"] for line in losses], color="#999999", linestyle=":")
     rate.set_ylabel("learning rate (dotted)")
@@ -77,5 +79,8 @@ def plot_record(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     if scores:
         figure.legend(loc="outside lower right", ncols=3)
     data = BytesIO()
-    figure.savefig(data, format="png", dpi=120)
+    with warnings.catch_warnings():
+        # The title is a name of the user's; that the font lacks some of its letters is no matter.
+        warnings.simplefilter("ignore")
+        figure.savefig(data, format="png", dpi=120)
     write_atomically(path, data.getvalue())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deconv_cli.errors import DeconvError, out_of_memory
 from deconv_cli.network.device import autocast, find_precision, training_layout
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.tasks import Task
@@ -91,6 +93,17 @@ def update(state: TrainState, weight: float | Tensor) -> None:
 def average_weight(decay: float, step: int) -> float:
     """Return the share of the parameters in their new average: more at the beginning, when they still change fast."""
     return 1 - min(decay, (1 + step) / (10 + step))
+
+
+@contextlib.contextmanager
+def within_memory() -> Iterator[None]:
+    """Say in a line that memory ran out, and what helps."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise DeconvError("memory does not suffice for a step; train with a smaller --batch or --patch") from error
 
 
 class RecordedStep:
