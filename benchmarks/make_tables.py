@@ -71,7 +71,7 @@ def table(weights: Weights, result: dict[str, Any], published: list[dict[str, An
     lines = [
         f"### {name}{' (' + flags.strip() + ')' if '--gray' in flags or '--channel' in flags else ''}",
         "",
-        f"    deconv bench {pictures}{flags}",
+        f"    deconv bench {pictures}{flags}{others(weights, result)}",
         "",
         f"{conditions[0].upper()}{conditions[1:]}; channel {protocol['channel']}, crop {protocol['crop']}."
         f" {level_name.capitalize()} {' / '.join(f'{level:g}' for level in levels)}.",
@@ -82,6 +82,16 @@ def table(weights: Weights, result: dict[str, Any], published: list[dict[str, An
         *published_rows(weights, result, published),
     ]
     return "\n".join(lines) + "\n"
+
+
+def others(weights: Weights, result: dict[str, Any]) -> str:
+    """Return the options by which `deconv bench` measures the other methods of a table, too."""
+    own = weights.description.name
+    methods = [name for name in dict.fromkeys(row["method"] for row in result["rows"]) if name != own]
+    networks = [name for name in methods if name in bundled_weights()]
+    classical = ",".join(name for name in methods if name not in networks)
+    chosen = "".join(f" --weights {name}" for name in (own, *networks)) if networks else ""
+    return chosen + (f" --against {classical}" if classical else "")
 
 
 def measured_rows(weights: Weights, result: dict[str, Any]) -> Iterator[str]:

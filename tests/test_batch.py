@@ -88,21 +88,24 @@ def test_results_come_in_the_order_of_the_files_however_many_work(restore, folde
 def test_killed_at_any_moment_it_leaves_no_part_of_a_file_and_resume_does_the_rest(
     restore, folder, tmp_path, tiny_weights
 ):
-    assert restore(folder, tmp_path / "expected", *FAST).code == 0
+    slowly = ("--tile", 8, "--jobs", 1, *FAST)
+    assert restore(folder, tmp_path / "expected", *slowly).code == 0
     expected = {number: (tmp_path / "expected" / f"{number}.png").read_bytes() for number in range(8)}
     rng = random.Random(0)
     for kill in range(KILLS):
         out = tmp_path / f"out{kill}"
-        process = start(folder, out, "--weights", tiny_weights, "--tile", 32, *FAST)
+        process = start(folder, out, "--weights", tiny_weights, *slowly)
         deadline = time.monotonic() + 60
-        while not (out.exists() and any(out.iterdir())) and process.poll() is None and time.monotonic() < deadline:
+        while len(list(out.glob("*.png"))) <= kill and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(rng.random() * 0.4)
+        time.sleep(rng.random() * 0.05)
         process.kill()
         process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it had ended before"
+        assert len(list(out.glob("*.png"))) < len(expected)
         for path in out.glob("*.png"):
             assert path.read_bytes() == expected[int(path.stem)]
-        ran = restore(folder, out, "--resume", "--tile", 32, *FAST)
+        ran = restore(folder, out, "--resume", *slowly)
         assert ran.code == 0, ran.stderr
         assert {int(path.stem): path.read_bytes() for path in out.glob("*.png")} == expected
         assert not list(out.glob(".*.part"))

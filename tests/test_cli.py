@@ -67,6 +67,11 @@ def test_every_command_and_option_has_help(run, command):
     assert ran.code == 0
     reference = (ROOT / "docs" / "cli.md").read_text()
     assert f"`deconv {command}`" in reference
+    described = typer.main.get_command(build_app())
+    for word in command.split():
+        described = described.commands[word]
+    for parameter in described.params:
+        assert (parameter.help or "").partition("[")[0].strip(), parameter.name
 
 
 @pytest.mark.parametrize("command", COMMANDS)

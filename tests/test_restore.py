@@ -186,6 +186,13 @@ def test_transparent_pixels_stay_and_do_not_show(tiny):
     assert np.array_equal(first[..., 3], image[..., 3])
 
 
+def test_only_8_bit_pictures_run_in_bfloat16_by_themselves(tiny_weights, monkeypatch):
+    monkeypatch.setattr("deconv_cli.restoration.restorer.choose_precision", lambda *_: "bf16")
+    restorer = Restorer(tiny_weights, engine="torch")
+    precisions = [restorer.precision_for(np.dtype(kind)) for kind in (np.uint8, np.uint16, np.float32)]
+    assert precisions == ["bf16", "fp32", "fp32"]
+
+
 def test_what_is_no_picture_is_refused_in_words(tiny_weights):
     restorer = Restorer(tiny_weights)
     with pytest.raises(UsageError, match="not Image"):

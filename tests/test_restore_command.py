@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import os
 import signal
@@ -12,8 +14,12 @@ import tifffile
 from PIL import Image
 from skimage import data
 
+from deconv_cli.cli.app import run as run_app
+from deconv_cli.cli.signals import graceful_stop
+from deconv_cli.cli.streams import Streams
 from deconv_cli.errors import UsageError
 from deconv_cli.images import read_frame
+from deconv_cli.network.weights import load_weights, save_weights
 from deconv_cli.restoration import batch, planning
 from deconv_cli.restoration.decision import decide
 
@@ -167,23 +173,59 @@ def test_resume_does_only_what_is_missing_or_changed(restore, noisy_folder, tmp_
     with (out / ".deconv.jsonl").open("a") as record:
         record.write('{"output": "cat.p')  # a run that was killed while writing
     assert set(statuses("--strength", 0.5).values()) == {"complete"}
+    before = (noisy_folder / "cat.png").stat()
+    with (noisy_folder / "cat.png").open("ab") as grown:
+        grown.write(b"more")
+    os.utime(noisy_folder / "cat.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert statuses("--strength", 0.5) == {"cat.png": "restored", "camera.png": "complete"}
 
 
-def test_ctrl_c_finishes_the_file_and_resume_the_rest(restore, noisy_folder, tmp_path, monkeypatch):
+def test_resume_restores_again_with_other_weights(run, noisy_folder, tiny_weights, tmp_path):
+    weights = load_weights(tiny_weights)
+    other = tmp_path / "other.safetensors"
+    save_weights(
+        other, dataclasses.replace(weights, parameters={name: 0 * of for name, of in weights.parameters.items()})
+    )
+    for file, status in ((tiny_weights, "restored"), (tiny_weights, "complete"), (other, "restored")):
+        ran = run("restore", noisy_folder, tmp_path / "out", "--resume", "--weights", file, "--json", *FAST)
+        assert {line["status"] for line in ran.json_lines[:-1]} == {status}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_file_and_resume_the_rest(restore, noisy_folder, tmp_path, monkeypatch, number, code):
     restore_page = batch.restore_page
 
     def interrupted(*arguments, **options):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return restore_page(*arguments, **options)
 
     monkeypatch.setattr(batch, "restore_page", interrupted)
     ran = restore(noisy_folder, tmp_path / "out", *FAST)
-    assert ran.code == 130
+    assert ran.code == code
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["camera.png"]
     monkeypatch.undo()
     ran = restore(noisy_folder, tmp_path / "out", "--resume", "--json", *FAST)
     assert ran.code == 0
     assert ran.json_lines[-1]["summary"] == {"complete": 1, "restored": 1}
+
+
+def test_a_second_ctrl_c_aborts_at_once():
+    with pytest.raises(KeyboardInterrupt), graceful_stop() as stop:  # noqa: PT012 - what the first one does counts
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_no_picture_is_written_to_a_terminal(noisy_folder):
+    class Terminal(io.BytesIO):
+        def isatty(self):
+            return True
+
+    screen, messages = Terminal(), io.StringIO()
+    streams = Streams(io.BytesIO(), screen, messages)
+    assert run_app(["restore", str(noisy_folder / "cat.png"), "-"], streams) == 2
+    assert "not written to a terminal" in messages.getvalue()
+    assert not screen.getvalue()
 
 
 def test_what_goes_through_a_pipe_refuses_the_options_of_files(restore, noisy_folder, tmp_path):
@@ -226,8 +268,25 @@ def test_a_clean_picture_is_copied_byte_for_byte(run, tmp_path):
     assert (tmp_path / "out.png").read_bytes() == (tmp_path / "ramp.png").read_bytes()
     assert run("restore", tmp_path / "ramp.png", tmp_path / "out.bmp").code == 0
     assert np.array_equal(read(tmp_path / "out.bmp"), ramp)
+    assert run("restore", tmp_path / "ramp.png", tmp_path / "stamped.png", "--stamp").code == 0
+    assert (tmp_path / "stamped.png").read_bytes() == (tmp_path / "ramp.png").read_bytes()
     ran = run("restore", tmp_path / "ramp.png", tmp_path / "forced.png", "--task", "denoise", "--json")
     assert ran.json_lines[0]["status"] == "restored"
+
+
+def test_a_clean_picture_is_written_anew_for_what_a_copy_cannot_give(run, tmp_path):
+    ramp = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[271] = "Maker"
+    Image.fromarray(ramp).save(tmp_path / "ramp.png", exif=exif)
+    out = tmp_path / "out.png"
+    assert run("restore", tmp_path / "ramp.png", out, "--metadata", "strip").code == 0
+    assert not Image.open(out).getexif()
+    assert run("restore", tmp_path / "ramp.png", out, "--crop", "0,0,64,48", "--overwrite").code == 0
+    assert read(out).shape == (48, 64)
+    Image.fromarray(np.dstack([ramp] * 3)).save(tmp_path / "ramp.jpg", quality=96)
+    assert run("restore", tmp_path / "ramp.jpg", tmp_path / "out.jpg", "--quality", 50).code == 0
+    assert (tmp_path / "out.jpg").stat().st_size < (tmp_path / "ramp.jpg").stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,9 @@ def compress(
     patch: Annotated[
         int | None, typer.Option(min=8, help="Side of a patch in pixels. [as trained]", rich_help_panel=TUNING)
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="[as trained]", rich_help_panel=TUNING)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Decides what is drawn. [as trained]", rich_help_panel=TUNING)
+    ] = None,
     val: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Pictures to validate the fine-tuning on. [a tenth, held out]"),

@@ -38,7 +38,12 @@ def list_models(
 @models.command("show")
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", show_default=False, help="Bundled weights, or a file that train or compress wrote."
+        ),
+    ],
     json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,

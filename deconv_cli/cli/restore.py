@@ -249,7 +249,7 @@ def restore(
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
 ) -> None:
-    """Restore pictures: remove noise, and keep everything else as it was.
+    """Restore pictures: remove noise and JPEG artefacts, or enlarge, and keep everything else as it was.
 
     deconv restore in.png out.png
 

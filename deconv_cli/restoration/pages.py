@@ -50,7 +50,7 @@ class Options:
     quality, metadata, palette
         See `deconv_cli.images.Encoding`.
     stamp
-        Write into the file what was done to it.
+        Write into the file what was done to it, where something was.
     max_pixels
         Refuse larger pictures.
     """
@@ -90,11 +90,7 @@ class Options:
     def may_copy(self) -> bool:
         """Whether a file that needs nothing and keeps its format can be copied."""
         return (
-            self.decides
-            and self.quality is None
-            and self.metadata == "keep"
-            and self.crop is None
-            and not (self.palette or self.stamp)
+            self.decides and self.quality is None and self.metadata == "keep" and self.crop is None and not self.palette
         )
 
 
