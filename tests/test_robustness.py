@@ -110,7 +110,7 @@ def test_random_input_gets_no_pattern(restorer):
     ("name", "level", "most"), [("denoise", 5, 0.3), ("denoise", 10, 0.35), ("decompress", 40, 0.3)]
 )
 def test_the_rim_of_a_crop_is_hardly_worse_than_the_same_place_in_the_whole(monkeypatch, name, level, most):
-    """On the outer 8 pixels, the mean of five pictures. 0.3 dB is the aim; stronger damage needs more of what is gone."""
+    """On the outer 8 pixels, the mean of five pictures; 0.3 dB is the aim. Stronger damage needs more around it."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     import rim
 
