@@ -23,6 +23,14 @@ def scaled(pixels):
     return pixels.astype(np.float32) / np.float32(255)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 1, 3), (1, 7, 3), (9, 1, 3), (5, 1)])
+def test_jpeg_of_a_picture_one_pixel_wide_keeps_its_colours(shape):
+    image = np.full(shape, 0.5, np.float32)
+    if shape[2:] == (3,):
+        image[:] = np.array([90, 10, 200], np.float32) / 255
+    assert np.abs(compress_jpeg(image, 95, "4:4:4") - image).max() < 4 / 255
+
+
 @settings(max_examples=20, deadline=None)
 @given(level=st.floats(0.5, 75), seed=st.integers(0, 2**31))
 def test_noise_is_white_gaussian_and_seeded(level, seed):

@@ -142,6 +142,26 @@ def test_dry_run_lists_and_does_nothing(restore, noisy_folder, tmp_path):
     assert summary["memory_bytes"] > 10**8
 
 
+def test_an_original_is_not_replaced_under_another_of_its_names(restore, noisy_folder, tmp_path):
+    """A hard link stands for what a second mount, or a disk that does not tell cases apart, does."""
+    (tmp_path / "out").mkdir()
+    os.link(noisy_folder / "cat.png", tmp_path / "out" / "cat.png")
+    before = (noisy_folder / "cat.png").read_bytes()
+    ran = restore(noisy_folder, tmp_path / "out", "--overwrite", *FAST)
+    assert ran.code == 2
+    assert "would overwrite an input" in ran.stderr
+    assert (noisy_folder / "cat.png").read_bytes() == before
+
+
+def test_a_usage_error_leaves_no_claim_on_files_to_come(run, noisy_folder, tmp_path):
+    out = tmp_path / "out"
+    assert run("restore", noisy_folder, out, "--weights", "denoise", "--noise-level", 100).code == 2
+    (out / "camera.png").write_bytes(b"somebody's own")
+    ran = run("restore", noisy_folder, out, "--weights", "denoise", "--noise-level", 20, "--resume")
+    assert ran.code == 2
+    assert (out / "camera.png").read_bytes() == b"somebody's own"
+
+
 def test_a_dry_run_takes_a_picture_without_suffix_for_what_it_is(restore, tmp_path):
     with tifffile.TiffWriter(tmp_path / "pages") as file:
         for _ in range(3):

@@ -49,7 +49,10 @@ def compress_jpeg(
     """
     samples = from_float(image, np.uint8)
     file = BytesIO()
-    Image.fromarray(samples.squeeze()).save(file, "jpeg", quality=round(quality), subsampling=subsampling)
+    single = samples.ndim == 3 and samples.shape[2] == 1
+    Image.fromarray(samples[..., 0] if single else samples).save(
+        file, "jpeg", quality=round(quality), subsampling=subsampling
+    )
     return to_float(np.asarray(Image.open(file)).reshape(image.shape))
 
 

@@ -437,6 +437,8 @@ class Batch:
                 self.record.begin(job)
             self._pass_pages(incoming, outgoing, remaining)
         except UsageError:
+            if self.record:
+                self.record.withdraw(job)
             raise
         except DeconvError as error:
             if self._feed:

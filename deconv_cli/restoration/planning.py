@@ -150,13 +150,12 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 
 def _refuse_collisions(every: Sequence[Job]) -> None:
     jobs = [job for job in every if job.error is None]
-    sources = {_key(job.source) for job in jobs}
-    # Links are followed, as they are when the files are written.
-    targets = [_key(job.target) for job in jobs]
-    itself = [str(job.target) for job, target in zip(jobs, targets, strict=True) if target in sources]
+    sources = set().union(*(_identities(job.source) for job in jobs))
+    itself = [str(job.target) for job in jobs if not sources.isdisjoint(_identities(job.target))]
     if itself:
         raise UsageError(f"would overwrite an input: {_listed(itself)}; give another output or --suffix")
     # Compared without case, since some file systems do not tell a.png from A.png.
+    targets = [_key(job.target) for job in jobs]
     counts = Counter(target.casefold() for target in targets)
     doubled = [
         f"{job.source} -> {job.target}"
@@ -183,7 +182,20 @@ def refuse_existing(
 
 
 def _key(path: Path) -> str:
+    """Return the path with links followed, as they are when files are written."""
     return os.path.realpath(path)  # pathlib's own raises where links lead in a circle.
+
+
+def _identities(path: Path) -> set[str | tuple[int, int]]:
+    """Return what a file is known by: its path and, if it exists, its number on its disk.
+
+    A disk that is mounted twice, or takes a.png for A.png, gives it further paths.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 - as in `_key`
+    except (OSError, ValueError):
+        return {_key(path)}
+    return {_key(path), (status.st_dev, status.st_ino)}
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:
