@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ def of_scale(value: Any, scale: str) -> Any:  # noqa: ANN401 - TOML values
 
 def joined(scores: Iterator[float] | list[float]) -> str:
     """Return PSNR figures as tables of papers show them."""
-    return " / ".join(f"{score:.2f}" for score in scores)
+    # As decimals: 34.275, as published, is a little less in binary, and would be rounded down.
+    return " / ".join(str(Decimal(str(score)).quantize(Decimal("0.01"), ROUND_HALF_UP)) for score in scores)
 
 
 if __name__ == "__main__":

@@ -106,11 +106,22 @@ def test_random_input_gets_no_pattern(restorer):
     assert pattern(restorer, np.mean(shown, 0)) < 0.25
 
 
+MISSED = (
+    "0.33 dB: what the network makes of the surroundings, it loses where these end (docs/training-notes.md, Borders)"
+)
+
+
 @pytest.mark.parametrize(
-    ("name", "level", "most"), [("denoise", 5, 0.3), ("denoise", 10, 0.35), ("decompress", 40, 0.3)]
+    ("name", "level", "most"),
+    [
+        ("denoise", 5, 0.3),
+        ("denoise", 10, 0.35),
+        pytest.param("denoise", 10, 0.3, marks=pytest.mark.xfail(reason=MISSED, strict=True)),
+        ("decompress", 40, 0.3),
+    ],
 )
 def test_the_rim_of_a_crop_is_hardly_worse_than_the_same_place_in_the_whole(monkeypatch, name, level, most):
-    """On the outer 8 pixels, the mean of five pictures; 0.3 dB is the aim. Stronger damage needs more around it."""
+    """On the outer 8 pixels, the mean of five pictures; the bar is 0.3 dB. Stronger damage needs more around it."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     import rim
 

@@ -284,7 +284,7 @@ def bench(
     failed: list[Failure] = []
     for index, path in enumerate(progress(paths)):
         try:
-            of_picture = _measure(path, index, methods, conditions, levels, last=last)
+            of_picture = _measure_picture(path, index, methods, conditions, levels, last=last)
         except UsageError:
             raise
         except DeconvError as error:
@@ -306,7 +306,7 @@ def bench(
     return Bench(conditions.task.name, count, conditions.describe(), protocol, precisions, engines, rows, tuple(failed))
 
 
-def _measure(
+def _measure_picture(
     path: Path,
     index: int,
     methods: Sequence[Method],
