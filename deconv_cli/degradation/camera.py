@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deconv_cli.degradation.jpeg import any_subsampling, compress_jpeg
+from deconv_cli.degradation.jpeg import compress_anywhere, compress_jpeg
 from deconv_cli.degradation.noise import LEVEL_SCALE, add_gaussian_noise
 from deconv_cli.images.samples import from_float, to_float
 from deconv_cli.metrics.luma import LUMA
@@ -17,6 +17,8 @@ Floats = NDArray[np.float32]
 MID_GRAY = 0.5
 """Pixel value at which the noise level is that of the noise."""
 CALIBRATION_SIDE, CALIBRATION_SEED = 64, 0
+SHARPENED_RADIUS = 1.0
+"""Standard deviation, in pixels, of the Gaussian that sharpening takes the picture less of."""
 PHOTO_QUALITY = 90
 """JPEG quality of a typical photograph."""
 WHITE_SHARE, UNCOMPRESSED_SHARE, WORST_QUALITY = 0.15, 0.2, 50
@@ -53,6 +55,10 @@ class Camera:
         Whether every pixel measured one colour only, the others being interpolated.
     luma_smoothing, chroma_smoothing
         Standard deviation, in pixels, of the Gaussian that the noise was smoothed by.
+    sharpening
+        Share of what a Gaussian of one pixel takes from the luma of the noise that was added to it afterwards.
+    chroma_gain
+        What the noise in chroma was multiplied by: below 1 where a camera has taken more of it than of that in luma.
     """
 
     red_gain: float = 2.1
@@ -62,11 +68,13 @@ class Camera:
     demosaiced: bool = True
     luma_smoothing: float = 0.5
     chroma_smoothing: float = 0.7
+    sharpening: float = 0.0
+    chroma_gain: float = 1.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Camera:
         """Draw one from a wide range: a telephone's, a good camera's, one whose pictures were reduced since."""
-        luma_smoothing = float(rng.uniform(0, 1.2)) if rng.random() < 0.7 else 0.0
+        luma_smoothing = float(rng.uniform(0, 1.5)) if rng.random() < 0.7 else 0.0
         first, second, third, fourth = (float(share) for share in rng.dirichlet(np.ones(4)))
         return cls(
             red_gain=float(rng.uniform(1.4, 2.6)),
@@ -75,7 +83,9 @@ class Camera:
             read_noise=float(np.exp(rng.uniform(np.log(3e-4), np.log(0.05)))),
             demosaiced=bool(rng.random() < 0.8),
             luma_smoothing=luma_smoothing,
-            chroma_smoothing=luma_smoothing + (float(rng.uniform(0, 1.5)) if rng.random() < 0.5 else 0.0),
+            chroma_smoothing=luma_smoothing + (min(float(rng.exponential(1)), 4.0) if rng.random() < 0.5 else 0.0),
+            sharpening=float(rng.uniform(0, 1.5)) if rng.random() < 0.3 else 0.0,
+            chroma_gain=float(rng.uniform(0.1, 1)) if rng.random() < 0.4 else 1.0,
         )
 
 
@@ -88,7 +98,8 @@ def add_camera_noise(
     grows with the signal, shot noise over read noise [1]_. The noise is interpolated as demosaicing does (of the
     picture itself nothing is lost), multiplied by the white balance, turned into sRGB by the colour matrix, which
     makes it stronger in chroma than in luma [2]_, and smoothed, more so in chroma, as cameras and resizing leave it
-    [3]_. The tone curve makes it stronger in the shadows. The result is clipped to the format and rounded.
+    [3]_, or sharpened. The tone curve makes it stronger in the shadows. The result is clipped to the format and
+    rounded.
 
     Parameters
     ----------
@@ -146,7 +157,7 @@ def photograph_variously(image: Floats, noise_level: float, rng: np.random.Gener
         noisy = add_camera_noise(image, noise_level, rng, Camera.draw(rng))
     if rng.random() < UNCOMPRESSED_SHARE:
         return to_float(from_float(noisy, np.uint8))
-    return compress_jpeg(noisy, float(rng.uniform(WORST_QUALITY, 100)), any_subsampling(rng))
+    return compress_anywhere(noisy, float(rng.uniform(WORST_QUALITY, 100)), rng)
 
 
 def _strength(camera: Camera, noise_level: float) -> float:
@@ -170,7 +181,7 @@ def _noise(colour: Floats, camera: Camera, shot_noise: float, rng: np.random.Gen
     noise = deviation * rng.standard_normal(raw.shape, dtype=np.float32)
     if camera.demosaiced:
         noise = _demosaic(noise, int(rng.integers(2)), int(rng.integers(2)))
-    noise = _smooth(noise @ from_camera.T, camera)
+    noise = _finish(noise @ from_camera.T, camera)
     return _from_linear(np.maximum(linear + noise, 0)) - colour
 
 
@@ -197,11 +208,14 @@ def _demosaic(noise: Floats, down: int, right: int) -> Floats:
     return interpolated
 
 
-def _smooth(noise: Floats, camera: Camera) -> Floats:
-    """Smooth luma and the rest apart."""
+def _finish(noise: Floats, camera: Camera) -> Floats:
+    """Smooth luma and the rest apart, and sharpen luma: what a camera does to its pictures, and to the noise."""
     luma = (noise @ LUMA)[..., None]
-    chroma = noise - luma
-    return _blur(luma, camera.luma_smoothing) + _blur(chroma, camera.chroma_smoothing)
+    chroma = np.float32(camera.chroma_gain) * (noise - luma)
+    luma = _blur(luma, camera.luma_smoothing)
+    if camera.sharpening > 0:
+        luma = luma + np.float32(camera.sharpening) * (luma - _blur(luma, SHARPENED_RADIUS))
+    return luma + _blur(chroma, camera.chroma_smoothing)
 
 
 def _blur(planes: Floats, deviation: float) -> Floats:

@@ -60,17 +60,22 @@ def compress_variously(image: NDArray[np.float32], quality: float, rng: np.rando
     """Compress as pictures come: either subsampling, a shifted grid now and then, some of them twice."""
     if rng.random() < TWICE_SHARE:
         image = _compress_shifted(image, float(rng.uniform(quality, 95)) if quality < 95 else quality, rng)
+    return compress_anywhere(image, quality, rng)
+
+
+def compress_anywhere(image: NDArray[np.float32], quality: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Compress with either subsampling and, now and then, a shifted grid."""
     if rng.random() < SHIFTED_SHARE:
         return _compress_shifted(image, quality, rng)
-    return compress_jpeg(image, quality, any_subsampling(rng))
+    return compress_jpeg(image, quality, _any_subsampling(rng))
 
 
 def _compress_shifted(image: NDArray[np.float32], quality: float, rng: np.random.Generator) -> NDArray[np.float32]:
     down, right = (int(shift) for shift in rng.integers(BLOCK, size=2))
     padding = [(down, 0), (right, 0), (0, 0)][: image.ndim]
-    return compress_jpeg(np.pad(image, padding, mode="edge"), quality, any_subsampling(rng))[down:, right:]
+    return compress_jpeg(np.pad(image, padding, mode="edge"), quality, _any_subsampling(rng))[down:, right:]
 
 
-def any_subsampling(rng: np.random.Generator) -> Subsampling:
+def _any_subsampling(rng: np.random.Generator) -> Subsampling:
     """Draw a subsampling."""
     return "4:2:0" if rng.random() < 0.5 else "4:4:4"

@@ -117,7 +117,7 @@ class _Copy(NamedTuple):
 
 
 def _read_pages(
-    source: Path | bytes, name: str, options: Options, tasks: set[str], target_format: str
+    source: Path | bytes, name: str, options: Options, restorers: Restorers, target_format: str
 ) -> Iterator[Picture | _Page | _Copy]:
     """Yield the header, then the pages with what they need; or instead of pages that the file can be copied."""
     with open_picture(source, name=name, max_pixels=options.max_pixels) as picture:
@@ -127,7 +127,7 @@ def _read_pages(
         may_copy = options.may_copy and target == picture.format
         idle: list[Decision] = []
         for frame in picture.frames:
-            decision = decide_page(frame, options, tasks)
+            decision = decide_page(frame, options, restorers)
             if may_copy and decision and decision.task is None:
                 idle.append(decision)
                 continue
@@ -209,7 +209,7 @@ def restore_data(
     """
     began = time.perf_counter()
     outcome = Outcome(name, target, "restored", input_bytes=len(data))
-    parts = _read_pages(data, name, options, restorers.tasks, target_format)
+    parts = _read_pages(data, name, options, restorers, target_format)
     picture = next(parts)
     assert isinstance(picture, Picture)
     all_done: list[Done] = []
@@ -410,7 +410,7 @@ class Batch:
         try:
             incoming.status = job.source.stat()
             name, target_format = str(job.source), format_of(job.target) or "same"
-            incoming.parts = _read_pages(job.source, name, self.options, self.restorers.tasks, target_format)
+            incoming.parts = _read_pages(job.source, name, self.options, self.restorers, target_format)
             picture = next(incoming.parts)
             assert isinstance(picture, Picture)
             incoming.picture = picture

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from deconv_cli.degradation.blocking import measure_blocking
-from deconv_cli.degradation.noise_estimation import (
-    estimate_coarse_chroma,
-    estimate_compressed_noise,
-    estimate_noise_level,
-)
+from deconv_cli.degradation.noise_estimation import estimate_coarse_chroma, estimate_noise_level
 from deconv_cli.images import Frame
+from deconv_cli.restoration.trial import removed_noise
 
 CLEAN_LEVEL = 2.0
 """An estimated noise level below this is none to speak of: clean photographs read 1 to 2."""
-COMPRESSED_LEVEL = 3.5
-"""The same for the noise that shows through JPEG of quality 40 to 90. Above it are 9 to 13 of 100 clean photographs,
-all of them full of texture, and 85 to 100 with white noise of level 10. The weights for camera noise make 1 dB less of
-the former than those for JPEG, and up to 4 dB more of the latter."""
+COMPRESSED_LEVEL = 4.0
+"""The same for a compressed picture, whose block borders and ringing read as noise."""
+REMOVED, COMPRESSED_REMOVED = 1.3, 3.0
+"""What a trial takes from where a picture is flat, from which there is noise that nothing else shows; and the same for
+what shows that it was compressed, whose artefacts are taken, too."""
 GOOD_QUALITY = 90
 """JPEG quality from which artefacts are hardly seen."""
 MIXED_QUALITY = 95
@@ -49,34 +50,26 @@ class Findings:
         Estimated level of white noise, sigma on 0..255.
     coarse_chroma
         Noise left in the colours of averages of 4 x 4 pixels, on 0..255.
-    compressed_noise
-        Estimated level of white noise that would leave as much in averages of 2 x 2 pixels; 0 for what was no JPEG of
-        `GOOD_QUALITY` or a lower one.
     jpeg_quality
         Quality that the file's quantization tables stand for, or None if it is no JPEG.
     blocking
         How much the borders of 8 x 8 blocks stand out.
+    removed
+        What the weights for camera noise took from where the picture is flat, on 0..255; 0 where that was not tried.
     """
 
     noise_level: float
     coarse_chroma: float
-    compressed_noise: float
     jpeg_quality: int | None
     blocking: float
+    removed: float = 0.0
 
     @classmethod
     def of(cls, frame: Frame) -> Findings:
-        """Measure a picture; what JPEG left of noise only where there was one."""
-        found = cls(
-            estimate_noise_level(frame.pixels),
-            estimate_coarse_chroma(frame.pixels),
-            0.0,
-            frame.jpeg_quality,
-            measure_blocking(frame.pixels),
-        )
-        if not found.was_jpeg(GOOD_QUALITY):
-            return found
-        return dataclasses.replace(found, compressed_noise=estimate_compressed_noise(frame.pixels))
+        """Measure a picture."""
+        pixels = frame.pixels
+        levels = estimate_noise_level(pixels), estimate_coarse_chroma(pixels)
+        return cls(*levels, frame.jpeg_quality, measure_blocking(pixels))
 
     def was_jpeg(self, quality: int) -> bool:
         """Whether it is a JPEG of this quality or a lower one, or has been one before: blocks stand out."""
@@ -99,14 +92,14 @@ class Findings:
         return self.coarse_chroma >= max(least, WHITE_RATIO * self.noise_level)
 
     @property
-    def noisy_below(self) -> bool:
-        """Whether there is noise that JPEG has covered."""
-        return self.compressed_noise >= COMPRESSED_LEVEL
+    def noisy(self) -> bool:
+        """Whether there is white noise beyond what a clean picture may read."""
+        return self.noise_level >= (COMPRESSED_LEVEL if self.compressed else CLEAN_LEVEL)
 
     @property
-    def noisy(self) -> bool:
-        """Whether there is white noise beyond what a clean picture may read; JPEG's blocks and ringing read as some."""
-        return self.noisy_below or (self.noise_level >= CLEAN_LEVEL and not self.compressed)
+    def hidden(self) -> bool:
+        """Whether there is noise that only a trial shows: like texture, or covered by JPEG."""
+        return self.removed >= (COMPRESSED_REMOVED if self.compressed else REMOVED)
 
     @property
     def level(self) -> float:
@@ -114,16 +107,16 @@ class Findings:
         levels = [self.noise_level]
         if self.coloured:
             levels.append(self.coarse_chroma)
-        if self.noisy_below:
-            levels.append(self.compressed_noise)
+        if self.hidden:
+            levels.append(self.removed)
         return max(levels)
 
     def __str__(self) -> str:
         words = [f"noise level {self.noise_level:.1f} (estimated)"]
         if self.coloured:
             words.append(f"correlated colour noise ({self.coarse_chroma:.1f} left in 4 x 4 averages)")
-        if self.noisy_below:
-            words.append(f"noise below JPEG ({self.compressed_noise:.1f} by 2 x 2 averages)")
+        if self.hidden:
+            words.append(f"hidden noise (a trial takes {self.removed:.1f} from where the picture is flat)")
         if self.jpeg_quality is not None and self.compressed:
             words.append(f"JPEG quality {self.jpeg_quality}")
         if self.blocking >= VISIBLE_BLOCKS:
@@ -150,12 +143,15 @@ class Decision:
     reason: str
 
 
-def decide(frame: Frame, tasks: Container[str]) -> Decision:
+def decide(
+    frame: Frame, tasks: Container[str], trial: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+) -> Decision:
     """Look at the pixels (their noise and blocking) and at the file (its JPEG quantization tables).
 
     Correlated colour noise goes to the weights that know the noise of cameras. So does noise that was compressed,
-    which these were trained on. Without such weights noise that can be measured outweighs compression, since it is what
-    the eye sees first. ``benchmarks/auto.py`` measures all choices; docs/noise-estimation.md tells the result.
+    which these were trained on, and what they find themselves where nothing else shows noise. Without such weights
+    noise that can be measured outweighs compression, since it is what the eye sees first. ``benchmarks/auto.py``
+    measures all choices; docs/noise-estimation.md tells the result.
 
     Parameters
     ----------
@@ -163,16 +159,21 @@ def decide(frame: Frame, tasks: Container[str]) -> Decision:
         The picture.
     tasks
         Names of the tasks to choose from: those that there are weights for.
+    trial
+        Restores pixels by the task ``photo``; asked for the centre of a picture in which no noise was found otherwise.
     """
     findings = Findings.of(frame)
     task = _choose(findings, tasks)
+    if trial and "photo" in tasks and task in (None, "decompress"):
+        findings = dataclasses.replace(findings, removed=removed_noise(frame.pixels, trial))
+        task = _choose(findings, tasks)
     if task is None:
         return Decision(None, findings.noise_level, f"{findings}: nothing to restore")
     return Decision(task, findings.level, str(findings))
 
 
 def _choose(findings: Findings, tasks: Container[str]) -> str | None:
-    if "photo" in tasks and (findings.coloured or (findings.noisy and findings.mixed)):
+    if "photo" in tasks and (findings.coloured or findings.hidden or (findings.noisy and findings.mixed)):
         return "photo"
     if findings.noisy or findings.coloured:
         return "denoise"

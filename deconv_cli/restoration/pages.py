@@ -133,16 +133,20 @@ class Done:
         return cls(None, decision.reason, round(decision.noise_level, 2))
 
 
-def decide_page(frame: Frame, options: Options, tasks: set[str]) -> Decision | None:
+def decide_page(frame: Frame, options: Options, restorers: Restorers) -> Decision | None:
     """Find out what a page needs, if the options leave that open.
 
     Raises
     ------
     DeconvError
-        If memory does not suffice.
+        If memory does not suffice, or a trial fails.
     """
     with _within_memory(frame):
-        return decide(_normalised(frame)[0], tasks) if options.decides else None
+        if not options.decides:
+            return None
+        return decide(
+            _normalised(frame)[0], restorers.tasks, lambda pixels: restorers.of("photo").restore(pixels).pixels
+        )
 
 
 def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, options: Options) -> tuple[Frame, Done]:

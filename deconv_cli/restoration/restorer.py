@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -409,6 +410,7 @@ class Restorers:
         if weights and fast:
             raise UsageError("--fast is a choice among the bundled weights: leave it out with --weights")
         self.fast, self._told = fast, set[str]()
+        self._loading = threading.Lock()
         self.device = check_engine(engine, device, precision)
         self.precision, self.engine = precision, engine
         self.only = Restorer(weights, device=device, precision=precision, engine=engine) if weights else None
@@ -422,9 +424,10 @@ class Restorers:
         UsageError
             If the weights given are for another task or scale, or none are bundled for these.
         """
-        restorer = self.only or cached_restorer(
-            self._bundled_for(find_task(task), scale), self.device, self.precision, self.engine
-        )
+        with self._loading:
+            restorer = self.only or cached_restorer(
+                self._bundled_for(find_task(task), scale), self.device, self.precision, self.engine
+            )
         restorer.require(task, scale)
         return restorer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 class Runner:
     """A network on one device; an engine that fails gives way to the next for good, unless it was asked for by name.
+
+    Threads may share one: they wait for each other.
 
     Parameters
     ----------
@@ -43,6 +46,7 @@ class Runner:
         self._failed: dict[str, str] = {}
         self._not_finite: set[str] = set()
         self.ran = "", ""
+        self._free = threading.Lock()
 
     @property
     def fallback(self) -> str | None:
@@ -61,6 +65,10 @@ class Runner:
         MemoryError, RuntimeError
             If memory runs out; see `deconv_cli.errors.out_of_memory`.
         """
+        with self._free:
+            return self._run(x, precision)
+
+    def _run(self, x: Floats, precision: str) -> Floats:
         precision = "fp32" if precision in self._not_finite else precision
         reasons: dict[str, str] = {}
         for kind in self._candidates(precision):
@@ -77,7 +85,7 @@ class Runner:
                 return output
             reasons[kind.name] = NOT_FINITE
             if precision != "fp32":
-                output = self.run(x, "fp32")
+                output = self._run(x, "fp32")
                 self._not_finite.add(precision)
                 self._give_up({f"{name} in {precision}": reason for name, reason in reasons.items()}, "fp32")
                 return output

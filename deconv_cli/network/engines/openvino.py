@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import threading
 from typing import Any
 
 import numpy as np
@@ -62,16 +61,14 @@ class Engine:
         self._compile = functools.partial(core().compile_model, model, device.upper(), settings)
         self._request = self._compile().create_infer_request()
         self._shapes: set[tuple[int, ...]] = set()
-        self._free = threading.Lock()
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `deconv_cli.network.engines.Engine.run`."""
-        with self._free:
-            if x.shape not in self._shapes and len(self._shapes) == MOST_SHAPES:
-                self._request = self._compile().create_infer_request()
-                self._shapes.clear()
-            self._shapes.add(x.shape)
-            residual: NDArray[np.float32] = self._request.infer([x], share_inputs=True)[0]
+        if x.shape not in self._shapes and len(self._shapes) == MOST_SHAPES:
+            self._request = self._compile().create_infer_request()
+            self._shapes.clear()
+        self._shapes.add(x.shape)
+        residual: NDArray[np.float32] = self._request.infer([x], share_inputs=True)[0]
         return residual
 
 

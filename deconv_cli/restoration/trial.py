@@ -1,0 +1,72 @@
+"""Noise that nothing but its removal shows: what the weights for camera noise take from the flat parts of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deconv_cli.images import to_float
+from deconv_cli.metrics.luma import LUMA
+
+SIDE = 512
+"""Largest side, in pixels, of the centre that is tried."""
+BLOCK = 16
+"""Side, in pixels, of the squares that are told flat from others."""
+FLAT_SHARE, FEWEST_FLAT = 0.1, 8
+"""Share of the squares that count as flat, and the fewest that tell anything."""
+MID_GRAY = 0.5
+"""What the network sees where a picture is fully transparent: NaN, in float samples."""
+DARKEST, BRIGHTEST = 0.05, 0.95
+"""Means between which a square counts: noise that was clipped looks weaker than it is."""
+
+
+def removed_noise(image: NDArray[Any], restore: Callable[[NDArray[Any]], NDArray[Any]]) -> float:
+    """Restore the centre of a picture, and measure what that takes from where it leaves nothing.
+
+    Noise that pixels share with their neighbours has little at high frequencies, and in luma it is like texture; a
+    network that was trained on such tells them apart. Of the squares of 16 x 16 pixels the flattest tenth after the
+    restoration has no texture to speak of, so that what was taken there was noise.
+
+    Parameters
+    ----------
+    image
+        H x W or H x W x 3; uint8, uint16, or float32, nominally 0..1. Squares that hold a NaN do not count.
+    restore
+        Returns an array like that which it is given, without noise.
+
+    Returns
+    -------
+    float
+        Median root mean square over these squares, of the luma, on the 0..255 scale. 0.0 where there are less than 8 of
+        them: in pictures of fewer than 45 pixels a side, and in those that are nearly black or white.
+
+    Examples
+    --------
+    >>> noisy = np.random.default_rng(0).normal(0.5, 5 / 255, (256, 256)).astype(np.float32)
+    >>> round(removed_noise(noisy, lambda image: np.full_like(image, 0.5)))
+    5
+    """
+    top, left = (max(0, side - SIDE) // 2 for side in image.shape[:2])
+    centre = np.ascontiguousarray(image[top : top + SIDE, left : left + SIDE])
+    hidden = np.isnan(centre)
+    before, after = _squares(centre), _squares(restore(np.where(hidden, centre.dtype.type(MID_GRAY), centre)))
+    means = after.mean(1)
+    usable = (means > DARKEST) & (means < BRIGHTEST) & np.isfinite(before).all(1)
+    before, after = before[usable], after[usable]
+    if len(after) < FEWEST_FLAT:
+        return 0.0
+    flattest = np.argsort(after.var(1), kind="stable")[: max(FEWEST_FLAT, int(FLAT_SHARE * len(after)))]
+    taken = before[flattest] - after[flattest]
+    return float(np.median(np.sqrt(np.square(taken).mean(1)))) * 255
+
+
+def _squares(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the luma of all whole squares, squares x pixels."""
+    floats = to_float(image)
+    luma = floats @ LUMA if floats.ndim == 3 else floats
+    rows, columns = (side // BLOCK for side in luma.shape)
+    cut = luma[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
+    return cut.transpose(0, 2, 1, 3).reshape(-1, BLOCK * BLOCK)
