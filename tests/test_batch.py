@@ -595,6 +595,30 @@ def test_colours_under_transparency_do_not_bleed_into_the_edge(run, tmp_path):
     assert np.array_equal(result.pixels[~inside], colour[~inside])
 
 
+def framed(picture, below):
+    """Encode a picture within a transparent frame 48 pixels wide, with such values below that."""
+    colour = np.broadcast_to(below, (256, 256, 3)).astype(np.uint8)
+    alpha = np.zeros((256, 256), np.uint8)
+    colour[48:208, 48:208], alpha[48:208, 48:208] = picture, 255
+    return encode_frame(Frame(colour, alpha), "png")[0]
+
+
+@pytest.mark.parametrize("told", [(), ("--task", "denoise")])
+def test_what_is_transparent_says_nothing_of_the_noise(run, tmp_path, told):
+    clean = data.astronaut()[100:260, 100:260]
+    noisy = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+    gradient = np.add.outer(np.arange(256), np.arange(256))[..., None] // 4
+    (tmp_path / "in.png").write_bytes(framed(noisy, gradient))
+    (line, _) = run("restore", tmp_path / "in.png", tmp_path / "out.png", *told, "--json").json_lines
+    assert line["noise_level"] == pytest.approx(20, abs=1.5)
+
+
+def test_the_edge_of_what_is_transparent_is_no_block_of_jpeg(run, tmp_path):
+    (tmp_path / "in.png").write_bytes(framed(data.astronaut()[100:260, 100:260], 0))
+    (line, _) = run("restore", tmp_path / "in.png", tmp_path / "out.png", "--json").json_lines
+    assert "nothing to restore" in line["decision"]
+
+
 def test_crop_shows_what_the_whole_would_be(run, tmp_path):
     noisy = np.clip(data.astronaut() + np.random.default_rng(0).normal(0, 15, (512, 512, 3)), 0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(tmp_path / "in.png")

@@ -51,7 +51,8 @@ def estimate_noise_level(image: NDArray[Any]) -> float:
     Parameters
     ----------
     image
-        H x W or H x W x 3; uint8, uint16, or float32, nominally 0..1 (values outside are allowed).
+        H x W or H x W x 3; uint8, uint16, or float32, nominally 0..1 (values outside are allowed). Patches that hold a
+        NaN are left out.
 
     Returns
     -------

@@ -12,7 +12,7 @@ import numpy as np
 
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import MAX_PIXELS, Encoding, Frame, excess
+from deconv_cli.images import MAX_PIXELS, Encoding, Frame, excess, without_hidden
 from deconv_cli.images.tiff import GEOMETRY_TAGS
 from deconv_cli.restoration.decision import Decision, decide
 
@@ -142,7 +142,7 @@ def decide_page(frame: Frame, options: Options, tasks: set[str]) -> Decision | N
         If memory does not suffice.
     """
     with _within_memory(frame):
-        return decide(_normalised(frame)[0], tasks) if options.decides else None
+        return decide(_as_seen(frame), tasks) if options.decides else None
 
 
 def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, options: Options) -> tuple[Frame, Done]:
@@ -189,7 +189,7 @@ def _restore_page(
     if decision and restorer.task.condition_scale is not None:
         told = restorer.within_range(decision.noise_level)
     # Of the whole page: the level of a part may be estimated otherwise.
-    level = restorer.find_noise_level(frame.pixels, told)
+    level = restorer.find_noise_level(frame.pixels, told, frame.alpha)
     window = _Window(frame, options.crop, restorer) if options.crop else None
     restored, result = _restore_layers(window.frame if window else frame, restorer, level, options)
     if window:
@@ -256,6 +256,14 @@ def _normalised(frame: Frame) -> tuple[Frame, float]:
     """Bring float samples far beyond 0..1 into that range; return what to multiply by again."""
     factor = excess(frame.pixels)
     return (frame, 1) if factor == 1 else (dataclasses.replace(frame, pixels=frame.pixels / np.float32(factor)), factor)
+
+
+def _as_seen(frame: Frame) -> Frame:
+    """Return what the eye sees of a page, for measuring: nothing of what is fully transparent."""
+    frame, _ = _normalised(frame)
+    if frame.alpha is None:
+        return frame
+    return dataclasses.replace(frame, pixels=without_hidden(frame.pixels, frame.alpha))
 
 
 def _keep_on_the_map(frame: Frame, done: Done, *, changed: bool) -> tuple[Frame, Done]:

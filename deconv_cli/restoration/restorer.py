@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError, out_of_memory
-from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale
+from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale, without_hidden
 from deconv_cli.network.bundled import bundled_weights, find_weights, load_by_name
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import ITEM_SIZES, choose_device, choose_precision, has_native_bf16
@@ -205,7 +205,7 @@ class Restorer:
         if image.ndim == 3 and is_gray(image):
             inner = self.restore(np.ascontiguousarray(image[..., 0]), alpha=alpha, **options)
             return dataclasses.replace(inner, pixels=np.repeat(inner.pixels[..., None], 3, axis=2))
-        level = self.find_noise_level(image, noise_level)
+        level = self.find_noise_level(image, noise_level, alpha)
         clipped = bool(level) and image.dtype != np.float32 and self._knows_no_clipping
         how = _Pass(level, clipped, strength, chroma, self.precision_for(image.dtype), tta)
         if image.dtype == np.float32 and (largest := image.max()) > FAR_BEYOND:
@@ -222,10 +222,12 @@ class Restorer:
         engine, precision = self.runner.ran
         return Restored(pixels, level, precision, engine, self.runner.fallback, alpha)
 
-    def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float | None:
+    def find_noise_level(
+        self, image: Pixels, noise_level: float | Literal["auto"] = "auto", alpha: Pixels | None = None
+    ) -> float | None:
         """Return the level to tell the network: the one given, or the estimate, within the range of the training.
 
-        A blind network is told nothing: None.
+        A blind network is told nothing: None. What is fully transparent is not looked at.
 
         Raises
         ------
@@ -237,7 +239,7 @@ class Restorer:
                 raise UsageError(f"the weights '{self.description.name}' are blind: leave the noise level out")
             return None
         if noise_level == "auto":
-            return self.within_range(estimate_noise_level(image))
+            return self.within_range(estimate_noise_level(image if alpha is None else without_hidden(image, alpha)))
         low, high = self.description.level_range
         if not low <= noise_level <= high:
             raise UsageError(
