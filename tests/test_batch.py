@@ -26,6 +26,7 @@ from deconv_cli.errors import DiskFullError, UsageError
 from deconv_cli.images import atomic, encode_frame, open_picture, read_frame, write_frames
 from deconv_cli.images.atomic import atomic_file, remove_leftovers
 from deconv_cli.images.frame import Frame
+from deconv_cli.metrics import psnr
 from deconv_cli.network import container
 from deconv_cli.restoration import batch as batch_module
 from deconv_cli.restoration import memory, planning
@@ -578,6 +579,32 @@ def test_cmyk_stays_cmyk_with_all_its_plates(restore, tmp_path):
         assert np.array_equal(same.asarray(), inks)
         assert out.pages[0].photometric.name == "SEPARATED"
         assert all((out.asarray()[..., plate] != inks[..., plate]).any() for plate in range(4))
+
+
+@pytest.mark.parametrize("told", [(), ("--task", "denoise")])
+def test_noise_in_black_ink_alone_is_found_and_removed(run, tmp_path, told):
+    """As of a gray scan that was turned into CMYK; what has no noise is left nearly as it is."""
+    black = data.camera()[100:260, 100:260]
+    noisy = np.clip(black + np.random.default_rng(0).normal(0, 20, black.shape), 0, 255).astype(np.uint8)
+    inks = np.dstack([np.full((160, 160, 3), 10, np.uint8), 255 - noisy])
+    tifffile.imwrite(tmp_path / "in.tif", inks, photometric="separated")
+    ran = run("restore", tmp_path / "in.tif", tmp_path / "out.tif", *told, "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.json_lines[0]["noise_level"] == pytest.approx(20, abs=2)
+    result = tifffile.imread(tmp_path / "out.tif")
+    assert psnr(black, 255 - result[..., 3]) > psnr(black, noisy) + 5
+    assert np.abs(result[..., :3].astype(int) - 10).max() <= 1
+
+
+def test_the_plates_of_cmyk_are_restored_by_the_noise_of_each(run, tmp_path):
+    clean = data.astronaut()[100:260, 100:260]
+    noisy = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+    black = data.camera()[100:260, 100:260]
+    tifffile.imwrite(tmp_path / "in.tif", 255 - np.dstack([noisy, black]), photometric="separated")
+    assert run("restore", tmp_path / "in.tif", tmp_path / "out.tif", "--task", "denoise").code == 0
+    result = 255 - tifffile.imread(tmp_path / "out.tif")
+    assert psnr(clean, result[..., :3]) > psnr(clean, noisy) + 5
+    assert psnr(black, result[..., 3]) > 40
 
 
 def test_colours_under_transparency_do_not_bleed_into_the_edge(run, tmp_path):
