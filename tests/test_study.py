@@ -249,6 +249,24 @@ def test_arms_that_diverged_are_told_and_do_not_break_the_report(finished, tmp_p
     assert "diverged" in (tmp_path / "report.md").read_text()
 
 
+def test_an_arm_of_which_some_runs_diverged_says_so_wherever_it_is_judged(finished, tmp_path):
+    """Its means are those of the luckier seeds."""
+
+    def change(entry):
+        entry["diverged"] = entry["diverged"] or (
+            entry["arm"]["activation"] == "tanh" and not entry["sweep"] and entry["seed"] == 1
+        )
+
+    summary = doctored(finished, tmp_path, change)
+    assert all("(1 of 2 diverged)" in row[3] for row in main_table(summary).rows if "tanh" in row[1])
+    told = {verdict.claim: " ".join(verdict.evidence) for verdict in verdicts(summary)}
+    for claim in ("Which activation does best?", "tanh does better than the sigmoid."):
+        assert "tanh" in told[claim]
+        assert "1 of 2 diverged" in told[claim]
+    (skips,) = [text for claim, text in told.items() if "skips" in claim]
+    assert "1 of 2 diverged" in skips
+
+
 def kept(finished, tmp_path, keep):
     """The results of some of the runs, as a study that was stopped has them."""
     content = json.loads((finished / "results.json").read_text())

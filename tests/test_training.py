@@ -353,6 +353,21 @@ def test_it_learns_to_decompress_starting_from_a_denoiser(run, pictures, tmp_pat
     assert back.code == 2
 
 
+def test_gray_patches_of_pairs_are_told_the_noise_of_the_luma(pictures, tmp_path):
+    """Noise that is independent in the colours is weaker there; the network is told what it sees."""
+    rng, twins = np.random.default_rng(0), {}
+    for path in sorted(pictures.iterdir()):
+        clean = np.asarray(Image.open(path).convert("RGB"), float)
+        twins[path] = tmp_path / f"{path.stem}.bmp"
+        noisy = np.clip(np.rint(clean + rng.normal(0, 20, clean.shape)), 0, 255)
+        Image.fromarray(noisy.astype(np.uint8)).save(twins[path])
+    found = PictureSet(sorted(twins), 16, twins)
+    luma = 20 * np.sqrt(np.square([0.299, 0.587, 0.114]).sum())
+    for share, level in ((0, 20), (1, luma)):
+        config = dataclasses.replace(TINY_CONFIG, gray_share=share, augment=())
+        assert draw_batch(found, config, find_task("denoise"), 0).levels == pytest.approx(level, abs=3)
+
+
 def test_it_learns_from_pairs(run, pictures, tmp_path):
     """Twins with noise in the file, in another format: what is learned undoes that noise."""
     noisy = tmp_path / "noisy"

@@ -27,7 +27,7 @@ def measure_blocking(image: NDArray[Any]) -> float:
     Parameters
     ----------
     image
-        H x W or H x W x 3; uint8, uint16 or float32 nominally in 0..1.
+        H x W or H x W x 3; uint8, uint16 or float32 nominally in 0..1. What is NaN is left out.
 
     Returns
     -------
@@ -58,9 +58,17 @@ def measure_blocking(image: NDArray[Any]) -> float:
 def _across_columns(luma: NDArray[np.float32]) -> float:
     steps = np.abs(np.diff(luma, axis=1))
     excess = steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2
-    by_column = np.clip(excess, -LARGEST_STEP, LARGEST_STEP).mean(axis=0)
-    whole = len(by_column) // BLOCK * BLOCK
-    by_phase = np.sort(by_column[:whole].reshape(-1, BLOCK).mean(axis=0))
-    typical = float(steps.mean())
+    whole = excess.shape[1] // BLOCK * BLOCK
+    by_column = np.clip(excess[:, :whole], -LARGEST_STEP, LARGEST_STEP)
+    by_phase = np.sort(_mean(by_column.reshape(len(excess), -1, BLOCK)))
+    typical = float(_mean(steps[..., None])[0])
     others = by_phase[:-1]
     return max(0.0, float(by_phase[-1] - others[len(others) // 2]) / typical) if typical > 0 else 0.0
+
+
+def _mean(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the mean over all axes but the last of what is a number; 0 where nothing is."""
+    counted = np.isfinite(values)
+    sums = np.where(counted, values, 0).sum((0, 1), np.float64)
+    means: NDArray[np.float64] = sums / np.maximum(1, counted.sum((0, 1)))
+    return means

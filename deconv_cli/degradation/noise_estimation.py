@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deconv_cli.degradation.clipping import clipped_gaussian
 from deconv_cli.degradation.noise import LEVEL_SCALE
 from deconv_cli.images.samples import to_float
 
@@ -50,7 +51,8 @@ def estimate_noise_level(image: NDArray[Any]) -> float:
     Parameters
     ----------
     image
-        H x W or H x W x 3; uint8, uint16, or float32, nominally 0..1 (values outside are allowed).
+        H x W or H x W x 3; uint8, uint16, or float32, nominally 0..1 (values outside are allowed). Patches that hold a
+        NaN are left out.
 
     Returns
     -------
@@ -197,7 +199,7 @@ def _cosine_transform() -> tuple[NDArray[np.float32], int]:
 def _solve_level(measures: _Measures) -> float:
     """Iterate the noise level, in units of the pixels: how much clipping takes from it depends on it."""
     squared_mix = np.square(_mix(measures.distances.shape[1])).T
-    clipped = _clipped_gaussian()
+    clipped = clipped_gaussian()
     level = 0.0
     for _ in range(MAX_PASSES):
         means = clipped.mean * level
@@ -234,23 +236,3 @@ def _quiet_variance(
     # The median; NumPy's imports masked arrays, for a tenth of the time of the whole estimate.
     median = (by_frequency[(len(by_frequency) - 1) // 2] + by_frequency[len(by_frequency) // 2]) / 2
     return float(median / kept[quiet].sum())
-
-
-class _ClippedGaussian(NamedTuple):
-    """A unit Gaussian clipped below 0, by where its centre is: each an array, ascending in the mean."""
-
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    saturated: NDArray[np.float64]
-    """Share of the samples that were clipped."""
-
-
-@functools.cache
-def _clipped_gaussian() -> _ClippedGaussian:
-    """Return the moments from a quarter of a standard deviation beyond the limit to four inside it."""
-    centre = np.linspace(-0.25, 4, 86)
-    density = np.exp(-np.square(centre) / 2) / math.sqrt(2 * math.pi)
-    saturated = np.array([math.erfc(c / math.sqrt(2)) / 2 for c in centre])
-    mean = centre * (1 - saturated) + density
-    variance = (np.square(centre) + 1) * (1 - saturated) + centre * density - np.square(mean)
-    return _ClippedGaussian(mean, variance, saturated)

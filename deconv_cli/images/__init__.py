@@ -1,6 +1,6 @@
 """Pictures on disk: reading them whole, writing them safely, finding them in folders."""
 
-from deconv_cli.images.alpha import bleed_alpha
+from deconv_cli.images.alpha import bleed_alpha, without_hidden
 from deconv_cli.images.atomic import atomic_file, remove_leftovers, write_atomically
 from deconv_cli.images.colour import without_black
 from deconv_cli.images.frame import Frame, Picture
@@ -36,6 +36,7 @@ __all__ = [
     "to_float",
     "upscale",
     "without_black",
+    "without_hidden",
     "write_atomically",
     "write_frames",
 ]

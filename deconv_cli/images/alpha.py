@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deconv_cli.images.frame import Samples
+from deconv_cli.images.samples import to_float
 
 
 def bleed_alpha(pixels: Samples, alpha: Samples) -> Samples:
@@ -33,6 +34,29 @@ def bleed_alpha(pixels: Samples, alpha: Samples) -> Samples:
     rows, columns = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
     bled: Samples = pixels[rows, columns]
     return bled
+
+
+def without_hidden(pixels: Samples, alpha: Samples) -> Samples:
+    """Mark fully transparent pixels as not to be measured: NaN, for which what is left becomes float32 in 0..1.
+
+    Parameters
+    ----------
+    pixels
+        H x W or H x W x 3, of any dtype.
+    alpha
+        H x W, 0 where the picture is fully transparent.
+
+    Returns
+    -------
+    Samples
+        Pixels of the same shape; `pixels` itself if nothing is transparent, or everything.
+    """
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return pixels
+    seen = np.array(to_float(pixels))
+    seen[hidden] = np.nan
+    return seen
 
 
 def flatten_onto_white(pixels: Samples, alpha: Samples) -> Samples:

@@ -12,7 +12,7 @@ import numpy as np
 
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import MAX_PIXELS, Encoding, Frame, excess
+from deconv_cli.images import MAX_PIXELS, Encoding, Frame, excess, without_black, without_hidden
 from deconv_cli.images.tiff import GEOMETRY_TAGS
 from deconv_cli.restoration.decision import Decision, decide
 
@@ -105,7 +105,8 @@ class Done:
     decision
         What was decided and why.
     noise_level
-        What the network was told, or what was estimated; None if neither.
+        What the network was told (of a CMYK picture for the noisier of colours and black), or what was estimated; None
+        if neither.
     scale
         Output side over input side.
     weights
@@ -144,9 +145,7 @@ def decide_page(frame: Frame, options: Options, restorers: Restorers) -> Decisio
     with _within_memory(frame):
         if not options.decides:
             return None
-        return decide(
-            _normalised(frame)[0], restorers.tasks, lambda pixels: restorers.of("photo").restore(pixels).pixels
-        )
+        return decide(_as_seen(frame), restorers.tasks, lambda pixels: restorers.of("photo").restore(pixels).pixels)
 
 
 def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, options: Options) -> tuple[Frame, Done]:
@@ -189,17 +188,15 @@ def _restore_page(
     assert task
     restorer = restorers.of(task, options.scale)
     frame, largest = _normalised(frame)
-    told = options.noise_level
-    if decision and restorer.task.condition_scale is not None:
-        told = restorer.within_range(decision.noise_level)
     # Of the whole page: the level of a part may be estimated otherwise.
-    level = restorer.find_noise_level(frame.pixels, told)
+    levels = _noise_levels(frame, decision, restorer, options)
     window = _Window(frame, options.crop, restorer) if options.crop else None
-    restored, result = _restore_layers(window.frame if window else frame, restorer, level, options)
+    restored, result = _restore_layers(window.frame if window else frame, restorer, levels, options)
     if window:
         restored = window.cut(restored)
     if largest != 1:
         restored = dataclasses.replace(restored, pixels=restored.pixels * np.float32(largest))
+    level = max((level for level in levels if level is not None), default=None)
     scale = restorer.description.scale
     precision = f"int8 with {result.precision}" if restorer.weights.quantization else result.precision
     done = Done(
@@ -243,16 +240,35 @@ def _describe(restorer: Restorer, decision: Decision | None, level: float | None
     return f"noise level {level:.1f} ({'estimated' if options.noise_level == 'auto' else 'given'})"
 
 
-def _restore_layers(frame: Frame, restorer: Restorer, level: float | None, options: Options) -> tuple[Frame, Restored]:
+def _noise_levels(
+    frame: Frame, decision: Decision | None, restorer: Restorer, options: Options
+) -> tuple[float | None, float | None]:
+    """Return what to tell the network about the noise in the pixels and in the black plate; None where there is none.
+
+    The plates of a CMYK picture have noise of their own each, whatever was decided on all of them together.
+    """
+    told = options.noise_level
+    if frame.black is not None:
+        pixels, black = (restorer.find_noise_level(plate, told, frame.alpha) for plate in (frame.pixels, frame.black))
+        return pixels, black
+    if decision and restorer.task.condition_scale is not None:
+        told = restorer.within_range(decision.noise_level)
+    return restorer.find_noise_level(frame.pixels, told, frame.alpha), None
+
+
+def _restore_layers(
+    frame: Frame, restorer: Restorer, levels: tuple[float | None, float | None], options: Options
+) -> tuple[Frame, Restored]:
     how: dict[str, Any] = {
-        "noise_level": "auto" if level is None else level,
+        "alpha": frame.alpha,
         "strength": options.strength,
         "chroma": options.chroma,
         "tta": options.tta,
         "tile": options.tile,
     }
-    result = restorer.restore(frame.pixels, alpha=frame.alpha, **how)
-    black = None if frame.black is None else restorer.restore(frame.black, **how).pixels
+    of_pixels, of_black = ({**how, "noise_level": "auto" if level is None else level} for level in levels)
+    result = restorer.restore(frame.pixels, **of_pixels)
+    black = None if frame.black is None else restorer.restore(frame.black, **of_black).pixels
     return dataclasses.replace(frame, pixels=result.pixels, alpha=result.alpha, black=black), result
 
 
@@ -260,6 +276,14 @@ def _normalised(frame: Frame) -> tuple[Frame, float]:
     """Bring float samples far beyond 0..1 into that range; return what to multiply by again."""
     factor = excess(frame.pixels)
     return (frame, 1) if factor == 1 else (dataclasses.replace(frame, pixels=frame.pixels / np.float32(factor)), factor)
+
+
+def _as_seen(frame: Frame) -> Frame:
+    """Return what the eye sees of a page, for measuring: all inks at once, and nothing of what is fully transparent."""
+    frame, _ = without_black(_normalised(frame)[0])
+    if frame.alpha is None:
+        return frame
+    return dataclasses.replace(frame, pixels=without_hidden(frame.pixels, frame.alpha))
 
 
 def _keep_on_the_map(frame: Frame, done: Done, *, changed: bool) -> tuple[Frame, Done]:

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError, out_of_memory
-from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale
+from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale, without_hidden
 from deconv_cli.network.bundled import bundled_weights, find_weights, load_by_name
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import ITEM_SIZES, choose_device, choose_precision, has_native_bf16
 from deconv_cli.network.engines import ENGINES, find_engines
-from deconv_cli.restoration import memory
-from deconv_cli.restoration.blending import WINDOW, blend
+from deconv_cli.restoration import blending, clipping, memory
+from deconv_cli.restoration.blending import blend
+from deconv_cli.restoration.clipping import clipping_bias
 from deconv_cli.restoration.running import Runner, self_ensemble
 from deconv_cli.restoration.tiling import Span, even_core, spans
 from deconv_cli.tasks import TASKS, Task, find_task
@@ -75,9 +76,16 @@ class Restored:
 
 @dataclass(frozen=True)
 class _Pass:
-    """How every tile of a picture is restored; the fields are those of `Restorer.restore`."""
+    """How every tile of a picture is restored; the other fields are those of `Restorer.restore`.
+
+    Attributes
+    ----------
+    clipped
+        Whether the noise was clipped, and the network was not trained on that.
+    """
 
     noise_level: float | None
+    clipped: bool
     strength: float
     chroma: float
     precision: str
@@ -149,7 +157,8 @@ class Restorer:
         ----------
         image
             H x W, H x W x 3 or H x W x 4 (alpha last); uint8, uint16, or float32 nominally in 0..1.
-            Float values may lie outside and are neither clipped nor rounded, in or out. Three equal channels stay
+            Float values may lie outside and are neither clipped nor rounded, in or out. Noise in integers has been
+            clipped, which moves its mean beside black and white: ``denoise`` moves it back. Three equal channels stay
             equal.
         alpha
             H x W of the same dtype, 0 for transparent, if it is not the last channel. What is fully transparent keeps
@@ -197,8 +206,9 @@ class Restorer:
         if image.ndim == 3 and is_gray(image):
             inner = self.restore(np.ascontiguousarray(image[..., 0]), alpha=alpha, **options)
             return dataclasses.replace(inner, pixels=np.repeat(inner.pixels[..., None], 3, axis=2))
-        level = self.find_noise_level(image, noise_level)
-        how = _Pass(level, strength, chroma, self.precision_for(image.dtype), tta)
+        level = self.find_noise_level(image, noise_level, alpha)
+        clipped = bool(level) and image.dtype != np.float32 and self._knows_no_clipping
+        how = _Pass(level, clipped, strength, chroma, self.precision_for(image.dtype), tta)
         if image.dtype == np.float32 and (largest := image.max()) > FAR_BEYOND:
             log.warning("values up to %g in a float picture, which is nominally 0..1: divide it by its peak", largest)
         visible = image if alpha is None else bleed_alpha(image, alpha)
@@ -213,10 +223,12 @@ class Restorer:
         engine, precision = self.runner.ran
         return Restored(pixels, level, precision, engine, self.runner.fallback, alpha)
 
-    def find_noise_level(self, image: Pixels, noise_level: float | Literal["auto"] = "auto") -> float | None:
+    def find_noise_level(
+        self, image: Pixels, noise_level: float | Literal["auto"] = "auto", alpha: Pixels | None = None
+    ) -> float | None:
         """Return the level to tell the network: the one given, or the estimate, within the range of the training.
 
-        A blind network is told nothing: None.
+        A blind network is told nothing: None. What is fully transparent is not looked at.
 
         Raises
         ------
@@ -228,7 +240,7 @@ class Restorer:
                 raise UsageError(f"the weights '{self.description.name}' are blind: leave the noise level out")
             return None
         if noise_level == "auto":
-            return self.within_range(estimate_noise_level(image))
+            return self.within_range(estimate_noise_level(image if alpha is None else without_hidden(image, alpha)))
         low, high = self.description.level_range
         if not low <= noise_level <= high:
             raise UsageError(
@@ -263,6 +275,14 @@ class Restorer:
         if self.precision == "auto" and (image_dtype != np.uint8 or (engine and "bf16" not in engine.precisions)):
             return "fp32"
         return choose_precision(self.precision, self.device)
+
+    @property
+    def _knows_no_clipping(self) -> bool:
+        """Whether the network was trained on noise beyond black and white, which no file of integers holds.
+
+        One that was trained on pairs of files has learnt by itself what clipping does.
+        """
+        return self.task.name == "denoise" and not self.weights.recipe.get("paired")
 
     def _core(self, tile: int | Literal["auto", "off"], height: int, width: int, precision: str) -> tuple[int, int]:
         """Return height and width of the tiles' cores."""
@@ -309,8 +329,9 @@ class Restorer:
     def _tiles(self, shape: tuple[int, ...], core: tuple[int, int], how: _Pass) -> Iterator[tuple[Span, Span]]:
         architecture = self.description.architecture
         overlap, multiple = architecture.influence_radius, architecture.size_multiple
-        if min(how.strength, how.chroma) < 1:
-            overlap = architecture.round_up(overlap + WINDOW // 2)
+        blended = min(how.strength, how.chroma) < 1
+        around = blended * (blending.WINDOW // 2) + how.clipped * (clipping.WINDOW // 2)
+        overlap = architecture.round_up(overlap + around)
         margin = architecture.round_up(max(MIRRORED, architecture.influence_radius // 4))
         for rows in spans(shape[0], core[0], overlap, multiple, margin):
             for columns in spans(shape[1], core[1], overlap, multiple, margin):
@@ -327,6 +348,8 @@ class Restorer:
         residual = np.concatenate(residuals) if one_by_one else residuals[0]
         added = residual.mean(0) if patch.ndim == 2 else residual.transpose(1, 2, 0)
         level = how.noise_level if scale == 1 else None
+        if how.clipped and level:
+            added = added - clipping_bias(given + added, given, level)
         blended = blend(upscale(given, scale), added, strength=how.strength, chroma=how.chroma, noise_level=level)
         return from_float(blended, patch.dtype)
 

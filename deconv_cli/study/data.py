@@ -41,7 +41,7 @@ class Crops:
         crop: NDArray[np.uint8] = self.pixels[index]
         return crop
 
-    def level(self, index: int) -> float:
+    def level(self, index: int, *, gray: bool) -> float:
         """No crop has a degraded twin."""
         raise NotImplementedError
 

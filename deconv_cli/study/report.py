@@ -78,7 +78,7 @@ def main_table(summary: Summary) -> Grid:
         gained = _shown(arm.of(measures.gain), "+.2f")
         gained = f"**{gained}**" if best else f"{gained} ≈" if summary.ties_best(arm) else gained
         target = targets[arm.arm.task]
-        lost = f" ({arm.diverged} diverged)" if arm.diverged else ""
+        lost = f" ({arm.lost})" if arm.lost else ""
         return [
             arm.group,
             f"**{name}**" if best else name,

@@ -54,6 +54,11 @@ class ArmSummary:
         """Why there is nothing to report; empty if there is something."""
         return "" if self.runs else "diverged" if self.diverged else "not run"
 
+    @property
+    def lost(self) -> str:
+        """How many of its runs diverged and are in none of its means, in words; empty if none did."""
+        return f"{self.diverged} of {len(self.runs) + self.diverged} diverged" if self.diverged else ""
+
     def by_seed(self, measure: Callable[[dict[str, Any]], float | None]) -> dict[int, float]:
         """Return a measure of every run that has it, by seed."""
         values = {int(run["seed"]): measure(run) for run in self.runs}

@@ -71,7 +71,7 @@ def _best(summary: Summary) -> Verdict:
             ties = [arm.arm.activation for arm in arms if arm is not best and arm.runs and summary.ties_best(arm)]
             told = f", not told from {' and '.join(ties)}" if ties else "" if waiting else ", ahead of all others"
             found = f"{best.arm.activation}, gain {reached:.2f} {summary.unit}{told}{not_run}"
-        evidence.append(f"{group}: {found}.")
+        evidence.append(f"{group}: {found}{_lost(*arms)}.")
     winners = {
         best.arm.activation
         for group in summary.groups
@@ -145,7 +145,8 @@ def _effect(summary: Summary, field: str) -> Verdict:
                 difference = compare(ours.by_seed(gain), theirs.by_seed(gain))
                 outcomes.append(_outcome(difference))
                 names = f"{_in_words(ours.arm, summary, field)}: {_value(field, ours.arm)} against"
-                evidence.append(f"{names} {_value(field, theirs.arm)} {_difference(difference, summary.unit)}.")
+                told = f"{_difference(difference, summary.unit)}{_lost(ours, theirs)}"
+                evidence.append(f"{names} {_value(field, theirs.arm)} {told}.")
     first = _value(field, summary.arms[0].arm)
     return Verdict(
         f"What {field} does: {first} against {' and '.join(_value(field, value) for value in values[1:])}.",
@@ -175,8 +176,8 @@ def _compare_activations(summary: Summary, claim: str, ours: str, theirs: str) -
         return None
     differences = [compare(a.by_seed(gain), b.by_seed(gain)) for a, b in pairs]
     evidence = tuple(
-        f"{a.group}: {ours} against {theirs} {_difference(difference, summary.unit)}."
-        for (a, _), difference in zip(pairs, differences, strict=True)
+        f"{a.group}: {ours} against {theirs} {_difference(difference, summary.unit)}{_lost(a, b)}."
+        for (a, b), difference in zip(pairs, differences, strict=True)
     )
     return Verdict(claim, _count([_outcome(d) for d in differences], "better", "worse"), evidence)
 
@@ -216,6 +217,11 @@ def _difference(difference: Estimate | None, unit: str) -> str:
     outcome = _outcome(difference)
     note = " (one seed: cannot be told)" if outcome is None else "" if outcome else " (a tie)"
     return f"{difference:+.2f} {unit}{note}"
+
+
+def _lost(*arms: ArmSummary) -> str:
+    """Name the arms of which some runs diverged: the others, in their means, are the luckier ones."""
+    return "".join(f"; of {arm.arm.name} {arm.lost}" for arm in arms if arm.runs and arm.lost)
 
 
 def _percent(share: Estimate) -> str:

@@ -81,7 +81,7 @@ class PictureSet:
         if not self.paths:
             raise DeconvError(f"no picture of at least {smallest} x {smallest} pixels can be read in the given folders")
         self.sizes = np.array(sizes, np.int64)
-        self._levels: dict[int, float] = {}
+        self._levels: dict[tuple[int, bool], float] = {}
         self._cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._cached_bytes = 0
         self._lock = threading.Lock()
@@ -116,11 +116,15 @@ class PictureSet:
             return picture
         raise DeconvError("every picture of the training set turned out damaged")
 
-    def level(self, index: int) -> float:
-        """Return the noise level of a picture's degraded twin: the estimate, as `restore` would make it."""
-        if index not in self._levels:
-            self._levels[index] = estimate_noise_level(to_float(self[index][..., 3:]))
-        return self._levels[index]
+    def level(self, index: int, *, gray: bool) -> float:
+        """Return the noise level of a picture's degraded twin: the estimate, as `restore` would make it.
+
+        Of its luma if the patch was drawn as gray: noise that is independent in the three colours is weaker there.
+        """
+        if (index, gray) not in self._levels:
+            twin = to_float(self[index][..., 3:])
+            self._levels[index, gray] = estimate_noise_level(to_gray(twin)[..., 0] if gray else twin)
+        return self._levels[index, gray]
 
     def _usable_size(self, path: Path, smallest: int) -> tuple[int, int]:
         width, height = read_size(path)
@@ -266,7 +270,7 @@ class Pictures(Protocol):
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return a picture; see `PictureSet`."""
 
-    def level(self, index: int) -> float:
+    def level(self, index: int, *, gray: bool) -> float:
         """Return the level of a degraded twin; see `PictureSet`."""
 
 
@@ -291,7 +295,10 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
         if "flat" in config.augment:
             photograph, target = target, flatten(target, rng)
             untouched = target is not photograph and config.scale == 1 and rng.random() < UNTOUCHED_SHARE
-        level = rng.uniform(low, high) if twin is None else min(max(pictures.level(int(index)), low), high)
+        if twin is None:
+            level = rng.uniform(low, high)
+        else:
+            level = min(max(pictures.level(int(index), gray=twin.shape[2] == 1), low), high)
         if untouched:
             source = target
         elif twin is None:

@@ -116,7 +116,7 @@ def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case
     if channels == 1:
         crops = [np.dstack([from_float(to_gray(to_float(part)), np.uint8) for part in _parts(crop)]) for crop in crops]
     if pictures.twins:
-        estimates = [min(max(pictures.level(index), low), high) for index in range(len(pictures))]
+        estimates = [min(max(pictures.level(at, gray=channels == 1), low), high) for at in range(len(pictures))]
         mean = float(np.mean(estimates))
         return [
             _make_case(crop[..., :channels], to_float(crop[..., channels:]), at, mean, protocol)
