@@ -29,6 +29,7 @@ from deconv_cli.images.frame import Frame
 from deconv_cli.network import container
 from deconv_cli.restoration import batch as batch_module
 from deconv_cli.restoration import memory, planning
+from deconv_cli.restoration import sheet as sheet_module
 from deconv_cli.restoration.estimate import Estimate, look_at
 from deconv_cli.restoration.pages import Options
 from deconv_cli.restoration.restorer import Restorer, Restorers
@@ -455,6 +456,55 @@ def test_a_dry_run_knows_what_is_complete(restore, folder, tmp_path):
     assert restore(folder / "0.png", folder / "1.png", tmp_path / "out", *FAST).code == 0
     ran = restore(folder, tmp_path / "out", "--resume", "--dry-run", "--json", *FAST)
     assert ran.json_lines[-1]["summary"] == {"complete": 2, "planned": 6}
+
+
+@pytest.mark.parametrize("option", ["--compare", "--failed"])
+def test_a_sheet_or_list_replaces_only_what_an_earlier_run_wrote(restore, folder, tmp_path, option):
+    out, beside = tmp_path / "out", tmp_path / "beside.png"
+    command = (folder, out, option, beside, *FAST)
+    beside.write_bytes(b"of the user")
+    for how in ((), ("--resume",), ("--resume", "--dry-run")):
+        ran = restore(*command, *how)
+        assert (ran.code, beside.read_bytes()) == (2, b"of the user")
+        assert f"already there: {beside}" in ran.stderr
+    assert not out.exists()
+    assert restore(*command, "--overwrite").code == 0
+    (folder / "0.png").touch()
+    assert restore(*command, "--resume").code == 0
+    assert beside.read_bytes() != b"of the user"
+    beside.write_bytes(b"of the user")
+    os.utime(beside, ns=(0, time.time_ns() + 10**9))
+    assert restore(*command, "--resume").code == 2
+    assert beside.read_bytes() == b"of the user"
+
+
+def test_a_list_of_failures_may_go_into_a_pipe(restore, folder, tmp_path):
+    assert restore(folder, tmp_path / "out", "--failed", "/dev/null", *FAST).code == 0
+    assert restore(folder, tmp_path / "out", "--failed", "/dev/null", "--resume", *FAST).code == 0
+
+
+def test_a_sheet_that_cannot_be_written_is_refused_or_costs_nothing_else(restore, folder, tmp_path, monkeypatch):
+    (folder / "broken.png").write_bytes(b"broken")
+    out, failed, sheet = tmp_path / "out", tmp_path / "new" / "failed.txt", tmp_path / "sheet.png"
+    command = (folder, out, "--failed", failed, "--compare", sheet, *FAST)
+    sheet.mkdir()
+    ran = restore(*command, "--overwrite")
+    assert (ran.code, out.exists()) == (2, False)
+    assert f"--compare {sheet}: it is a folder" in ran.stderr
+    ran = restore(folder, out, "--compare", folder / "0.png" / "sheet.png", *FAST)
+    assert ran.code == 1
+    assert not list(out.glob("*.png"))
+    sheet.rmdir()
+    monkeypatch.setattr(sheet_module.ComparisonSheet, "write", full)
+    ran = restore(*command, "--json")
+    assert ran.code == 1
+    assert failed.read_text() == f"{folder / 'broken.png'}\n"
+    assert f"{sheet}: cannot be written" in ran.stderr
+    assert ran.json_lines[-1]["summary"] == {"restored": 8, "failed": 1}
+
+
+def full(_sheet, path):
+    raise DiskFullError(f"{path}: cannot be written (No space left on device)")
 
 
 @pytest.mark.parametrize("option", ["--compare", "--failed"])

@@ -16,7 +16,7 @@ from deconv_cli.cli import options as shared
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.reporting import Reporter
 from deconv_cli.cli.signals import graceful_stop
-from deconv_cli.errors import NoPicturesError, UsageError, unknown_name
+from deconv_cli.errors import DeconvError, NoPicturesError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from deconv_cli.cli.streams import Streams
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deconv_cli.restoration.planning import Job
     from deconv_cli.restoration.restorer import Restorers
     from deconv_cli.restoration.resume import ResumeRecord
+    from deconv_cli.restoration.sheet import ComparisonSheet
 
 PIPE = Path("-")
 RESTORATION, FILES, OUTPUT = "What is done", "Which files", "What is written"
@@ -300,6 +301,7 @@ def restore(
         fast=fast,
         sheet=compare,
         failed=failed,
+        null=null,
         overwrite=overwrite,
         resume=resume,
         workers=jobs,
@@ -324,10 +326,7 @@ def restore(
         raise UsageError("--resume needs a folder as OUTPUT")
     if dry_run:
         raise typer.Exit(look_at_files(request, planned, reporter))
-    code = restore_files(request, planned, reporter, fail_fast=fail_fast)
-    if failed:
-        reporter.write_failed(failed, null=null)
-    raise typer.Exit(code)
+    raise typer.Exit(restore_files(request, planned, reporter, fail_fast=fail_fast))
 
 
 def _number_or_word(text: str, option: str, words: tuple[str, ...], number: Callable[[str], Any]) -> Any:  # noqa: ANN401
@@ -393,6 +392,7 @@ class Request:
     fast: bool
     sheet: Path | None
     failed: Path | None
+    null: bool
     overwrite: bool
     resume: bool
     workers: int
@@ -400,12 +400,27 @@ class Request:
 
     def __post_init__(self) -> None:
         from deconv_cli.images import format_of
+        from deconv_cli.images.paths import is_folder
 
-        if self.sheet is None:
-            return
-        if format_of(self.sheet) != "png":
+        if self.sheet and format_of(self.sheet) != "png":
             raise UsageError(f"{self.sheet}: the sheet is a PNG; give a name that ends in .png")
-        self.refuse_existing(self.sheet)
+        for option, path in self.beside.items():
+            if is_folder(path):
+                raise UsageError(f"{option} {path}: it is a folder; give the name of a file")
+        self.refuse_existing(*self.replaceable)
+
+    @property
+    def beside(self) -> dict[str, Path]:
+        """What is written beside the results, by option; first what is dearer."""
+        given = {"--failed": self.failed, "--compare": self.sheet}
+        return {option: path for option, path in given.items() if path}
+
+    @property
+    def replaceable(self) -> list[Path]:
+        """What is written beside the results and would take the place of a file; a pipe takes none."""
+        from deconv_cli.images.atomic import is_stream
+
+        return [path for path in self.beside.values() if not is_stream(path)]
 
     @property
     def to_file(self) -> bool:
@@ -423,9 +438,8 @@ class Request:
 
     def refuse_pictures_beside(self, jobs: list[Job]) -> None:
         """Refuse a sheet, or a list of failures, that would take the place of an input or of a result."""
-        given = {option: path for option, path in (("--compare", self.sheet), ("--failed", self.failed)) if path}
-        pictures = {os.path.realpath(path) for job in jobs if given for path in (job.source, job.target)}
-        for option, path in given.items():
+        pictures = {os.path.realpath(path) for job in jobs if self.beside for path in (job.source, job.target)}
+        for option, path in self.beside.items():
             if os.path.realpath(path) in pictures:
                 raise UsageError(f"{option} {path}: it is an input or a result; give another name")
 
@@ -475,6 +489,7 @@ def open_record(request: Request, jobs: list[Job], weights: str, options: Option
     record = ResumeRecord(request.output, weights, options, reuse=request.resume)
     if request.resume and not request.overwrite:
         lost = [job.target for job in jobs if job.error is None and record.would_lose(job)]
+        lost += [path for path in request.replaceable if record.is_foreign(path)]
         planning.refuse_existing(lost, "not as an earlier run wrote it; use --overwrite to replace it")
     return record
 
@@ -505,9 +520,11 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, fail
     record = open_record(request, jobs, restorers.sha256, options)
     if record:
         make_writable_folder(request.output)
+    for path in request.beside.values():
+        make_writable_folder(path.parent)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    sheet = _sheet(request) if request.sheet else None
+    sheet = _sheet(request)
     began = time.perf_counter()
     with graceful_stop() as stop, reporter.streams.progress(len(jobs), "picture") as bar:
         batch = Batch(
@@ -522,13 +539,37 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, fail
         for outcome in batch.run(jobs):
             bar.update()
             reporter.tell(outcome)
-    if request.sheet and sheet:
-        sheet.write(request.sheet)
+    written = write_beside(request, reporter, sheet, record)
     reporter.summarise(len(jobs), time.perf_counter() - began, batch.busy)
-    return stop.code or (ExitCode.FAILED if reporter.failed else ExitCode.OK)
+    return stop.code or (ExitCode.FAILED if reporter.failed or not written else ExitCode.OK)
 
 
-def _sheet(request: Request) -> Any:  # noqa: ANN401 - a ComparisonSheet, which imports heavily
+def write_beside(
+    request: Request, reporter: Reporter, sheet: ComparisonSheet | None, record: ResumeRecord | None = None
+) -> bool:
+    """Write the list of failures and the sheet, each whatever becomes of the other; return whether both are written."""
+    from deconv_cli.images.atomic import is_stream
+
+    written = True
+    for path in request.beside.values():
+        try:
+            if path == request.failed:
+                reporter.write_failed(path, null=request.null)
+            elif sheet:
+                sheet.write(path)
+            else:
+                continue  # No picture was restored that it could show.
+            if record and not is_stream(path):
+                record.enter_beside(path)
+        except DeconvError as error:
+            reporter.streams.error(str(error))
+            written = False
+    return written
+
+
+def _sheet(request: Request) -> ComparisonSheet | None:
+    if request.sheet is None:
+        return None
     from deconv_cli.restoration.sheet import CHOSEN, CROP, ComparisonSheet
 
     return ComparisonSheet(CHOSEN if request.options.crop else CROP)
@@ -542,9 +583,11 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
     streams, output = reporter.streams, request.output
     _check_pipes(request, streams)
     source = request.inputs[0]
+    for path in request.beside.values():
+        batch.make_writable_folder(path.parent)
     restorers, options = request.load()
     data = streams.stdin.read() if source == PIPE else batch.read_bytes(source)
-    sheet, file = _sheet(request) if request.sheet else None, io.BytesIO()
+    sheet, file = _sheet(request), io.BytesIO()
     outcome = batch.restore_data(
         data,
         file,
@@ -559,10 +602,9 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         streams.write(file.getbuffer())
     else:
         write_atomically(output, file.getvalue())
-    if request.sheet and sheet:
-        sheet.write(request.sheet)
+    written = write_beside(request, reporter, sheet)
     reporter.tell(outcome)
-    return ExitCode.OK
+    return ExitCode.OK if written else ExitCode.FAILED
 
 
 def _check_pipes(request: Request, streams: Streams) -> None:
