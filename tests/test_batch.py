@@ -301,7 +301,7 @@ def test_hostile_files_fail_alone_and_are_listed(restore, folder, tmp_path):
     assert summary["summary"] == {"failed": len(expected), "restored": 9}
     assert ran.stderr.rstrip().splitlines()[-1].strip() == str(folder / "missing.png")
     with Image.open(tmp_path / "out" / "mislabelled.jpg") as image:
-        assert image.format == "JPEG"
+        assert image.format == "PNG"
     again = restore("--files-from", failed, tmp_path / "again", *FAST)
     assert again.code == 1
 
@@ -834,10 +834,11 @@ def test_json_lines_keep_to_the_schema(restore, run, folder, tmp_path):
     lines += restore(folder, tmp_path / "out", "--json", "--resume", *FAST).json_lines
     lines += restore(folder, tmp_path / "two", "--json", "--dry-run").json_lines
     lines += run("restore", folder / "clean.png", tmp_path / "c.png", "--json").json_lines
+    lines += run("restore", folder / "clean.png", tmp_path / "c.bmp", "--json").json_lines
     for line in lines:
         validate(line)
     statuses = {line["status"] for line in lines if "status" in line}
-    assert statuses == {"restored", "copied", "complete", "planned", "failed"}
+    assert statuses == {"restored", "copied", "rewritten", "complete", "planned", "failed"}
     fields = {field.name for field in batch_module.Outcome.__dataclass_fields__.values()}
     file_schema = next(part for part in schema["oneOf"] if "status" in part["properties"])
     assert set(file_schema["properties"]) == set(file_schema["required"]) == fields

@@ -199,7 +199,7 @@ def restore(
         typer.Option(
             "--format",
             metavar="png|jpg|webp|bmp|tiff|gif|avif|jp2|jxl|heif|same",
-            help="Format of the results.",
+            help="Format of the results; same: that of the input, by its content.",
             rich_help_panel=OUTPUT,
         ),
     ] = "same",

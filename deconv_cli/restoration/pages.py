@@ -46,7 +46,7 @@ class Options:
     crop
         The part to restore; None is all.
     format
-        A name of `deconv_cli.images.FORMATS`, or ``same`` as the target's suffix says.
+        A name of `deconv_cli.images.FORMATS`, or ``same``; see `deconv_cli.restoration.planning.Job`.
     quality, metadata, palette
         See `deconv_cli.images.Encoding`.
     stamp

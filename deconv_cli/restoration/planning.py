@@ -15,11 +15,15 @@ from deconv_cli.images.paths import exists, is_folder
 
 @dataclass(frozen=True)
 class Job:
-    """One file to restore, and where the result goes; or a folder that could not be read, and why."""
+    """One file to restore, where the result goes and in what format; or a folder that could not be read, and why.
+
+    The format ``same`` is that of the input's content, whatever the names say.
+    """
 
     source: Path
     target: Path
     error: str | None = None
+    format: str = "same"
 
 
 def plan(
@@ -63,11 +67,15 @@ def plan(
     _refuse_foreign_format(inputs, output)
     if not listed and is_single_file(inputs, output):
         refuse_other_format(output, output_format)
-        jobs = [Job(inputs[0], output)]
+        jobs = [Job(inputs[0], output, format=format_of(output) or "same")]
     else:
         unreadable: dict[Path, str] = {}
         jobs = [
-            Job(path, output / inner.with_name(inner.stem + suffix + (extension or _written_suffix(inner))))
+            Job(
+                path,
+                output / inner.with_name(inner.stem + suffix + (extension or _written_suffix(inner))),
+                format=output_format,
+            )
             for path, inner in (
                 *_expand(inputs, output, unreadable, recursive=recursive),
                 *_below_common_folder(listed),
