@@ -306,6 +306,16 @@ def test_hostile_files_fail_alone_and_are_listed(restore, folder, tmp_path):
     assert again.code == 1
 
 
+def test_premultiplied_samples_that_overflow_fail_alone(restore, folder, tmp_path):
+    samples = np.random.default_rng(0).random((40, 40, 4), np.float32)
+    samples[5:9, 5:9] = 1e10, 1e10, 1e10, 1e-30
+    tifffile.imwrite(folder / "overflows.tif", samples, photometric="rgb", extrasamples=["assocalpha"])
+    ran = restore(folder, tmp_path / "out", "--json", *FAST)
+    assert ran.code == 1, ran.stderr
+    assert f"{folder / 'overflows.tif'}: holds values that are not finite" in ran.stderr
+    assert ran.json_lines[-1]["summary"] == {"restored": 8, "failed": 1}
+
+
 def tifffile_bytes():
     file = io.BytesIO()
     tifffile.imwrite(file, data.astronaut()[:32, :32], photometric="rgb")
