@@ -405,6 +405,46 @@ def test_a_record_that_was_cut_does_not_swallow_the_next_entry(restore, folder, 
     assert ran.json_lines[-1]["summary"] == {"complete": 2}
 
 
+def test_a_record_that_cannot_be_read_is_told_in_a_line(restore, folder, tmp_path):
+    (tmp_path / "out" / ".deconv.jsonl").mkdir(parents=True)
+    ran = restore(folder, tmp_path / "out", "--resume", *FAST)
+    assert ran.code == 1
+    record = tmp_path / "out" / ".deconv.jsonl"
+    assert ran.stderr == f"error: {record}, the record to resume from: cannot be read (Is a directory)\n"
+
+
+def test_lists_of_names_that_make_no_sense_are_refused(restore, folder, tmp_path, monkeypatch):
+    names = tmp_path / "names"
+    names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in folder.iterdir()))
+    ran = restore("--files-from", names, tmp_path / "out")
+    assert (ran.code, ran.stderr) == (2, f"error: {names}: the names in it end in NUL bytes; add --null\n")
+
+    def on_two_drives(_paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", on_two_drives)
+    ran = restore("--files-from", names, "--null", tmp_path / "out")
+    assert ran.code == 2
+    assert "no folder in common" in ran.stderr
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(restore, folder, tmp_path):
+    (tmp_path / "names").write_text(f"{folder / '0.png'}\n", encoding="utf-8-sig")
+    assert restore("--files-from", tmp_path / "names", tmp_path / "out", *FAST).code == 0
+
+
+def test_a_second_mount_of_the_output_folder_is_left_out_of_the_scan(restore, folder, tmp_path, monkeypatch):
+    """A link stands for the mount, since nothing resolves it here."""
+    out = folder / "out"
+    assert restore(folder, out, "--recursive", *FAST).code == 0
+    mount = tmp_path / "mount"
+    mount.symlink_to(out)
+    monkeypatch.setattr(os.path, "realpath", os.path.abspath)
+    monkeypatch.setattr(Path, "resolve", Path.absolute)
+    ran = restore(folder, mount, "--recursive", "--overwrite", "--json", *FAST)
+    assert ran.json_lines[-1]["summary"] == {"restored": 8}
+
+
 def test_an_output_made_otherwise_is_neither_taken_for_current_nor_replaced(restore, folder, tmp_path):
     out, source = tmp_path / "out", folder / "0.png"
     out.mkdir()

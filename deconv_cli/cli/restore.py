@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import time
@@ -364,7 +365,7 @@ def read_names(source: str, streams: Streams, *, null: bool) -> list[Path]:
     Raises
     ------
     UsageError
-        If the file cannot be read.
+        If the file cannot be read, or its names end otherwise.
     """
     if source == "-":
         data = streams.stdin.read()
@@ -373,6 +374,9 @@ def read_names(source: str, streams: Streams, *, null: bool) -> list[Path]:
             data = Path(source).read_bytes()
         except OSError as error:
             raise UsageError(f"{source}: the list of files cannot be read ({error.strerror})") from None
+    if b"\0" in data and not null:
+        raise UsageError(f"{source}: the names in it end in NUL bytes; add --null")
+    data = data.removeprefix(codecs.BOM_UTF8)  # Windows' editors begin a file with it.
     names = data.split(b"\0") if null else data.splitlines()
     return [Path(os.fsdecode(name)) for name in names if name]
 

@@ -196,6 +196,8 @@ def train(
     configuration, the log and its curves. Ctrl-C saves; --resume auto goes on.
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
+    given_folders = [*folders, *filter(None, (val, paired))]
+    shared.require_folders(*given_folders)
     task = _implied_task(task, scale, noise)
     from deconv_cli.network.bundled import find_weights, load_by_name
     from deconv_cli.network.device import find_device
@@ -266,10 +268,8 @@ def train(
         settings = _config_to_resume(checkpoint, settings, given, config)
         if max_time:
             streams.message(f"goes on to step {settings.steps}, as planned; --max-time is not heeded")
-    given_folders = [*folders, *filter(None, (val, paired))]
     hint = ", but left no checkpoint; use" if resume == "auto" else "; use --resume auto to go on,"
     _refuse(files, given_folders, replace=overwrite or _is_the_same(files, resume, checkpoint), hint=hint)
-    shared.require_folders(*given_folders)
 
     with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
 

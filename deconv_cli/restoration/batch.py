@@ -593,7 +593,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(f"{folder}, the output folder,", error) from error
+        raise cannot_write(f"{folder}, the output folder", error) from error
 
 
 def make_writable_folder(folder: Path) -> None:

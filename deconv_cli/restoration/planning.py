@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.images import FORMATS, find_pictures, format_of
-from deconv_cli.images.paths import exists, is_folder
+from deconv_cli.images.paths import exists, identities, is_folder
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,10 @@ def _expand(
 def _below_common_folder(listed: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield every listed file with its path below the deepest folder that all of them lie in."""
     places = [Path(os.path.abspath(path)) for path in listed]  # noqa: PTH100 - links are not to be followed
-    common = os.path.commonpath([place.parent for place in places]) if places else ""
+    try:
+        common = os.path.commonpath([place.parent for place in places]) if places else ""
+    except ValueError as error:  # On Windows, of files on two drives.
+        raise UsageError(f"the listed files have no folder in common; list each drive's alone ({error})") from error
     for path, place in zip(listed, places, strict=True):
         yield path, place.relative_to(common)
 
@@ -158,12 +161,12 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 
 def _refuse_collisions(every: Sequence[Job]) -> None:
     jobs = [job for job in every if job.error is None]
-    sources = set().union(*(_identities(job.source) for job in jobs))
-    itself = [str(job.target) for job in jobs if not sources.isdisjoint(_identities(job.target))]
+    sources = set().union(*(identities(job.source) for job in jobs))
+    itself = [str(job.target) for job in jobs if not sources.isdisjoint(identities(job.target))]
     if itself:
         raise UsageError(f"would overwrite an input: {_listed(itself)}; give another output or --suffix")
     # Compared without case, since some file systems do not tell a.png from A.png.
-    targets = [_key(job.target) for job in jobs]
+    targets = [os.path.realpath(job.target) for job in jobs]
     counts = Counter(target.casefold() for target in targets)
     doubled = [
         f"{job.source} -> {job.target}"
@@ -187,23 +190,6 @@ def refuse_existing(
     existing = [str(target) for target in targets if exists(target)]
     if existing:
         raise UsageError(f"already there: {_listed(existing)}; {way_out}")
-
-
-def _key(path: Path) -> str:
-    """Return the path with links followed, as they are when files are written."""
-    return os.path.realpath(path)  # pathlib's own raises where links lead in a circle.
-
-
-def _identities(path: Path) -> set[str | tuple[int, int]]:
-    """Return what a file is known by: its path and, if it exists, its number on its disk.
-
-    A disk that is mounted twice, or takes a.png for A.png, gives it further paths.
-    """
-    try:
-        status = os.stat(path)  # noqa: PTH116 - as in `_key`
-    except (OSError, ValueError):
-        return {_key(path)}
-    return {_key(path), (status.st_dev, status.st_ino)}
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:

@@ -55,7 +55,7 @@ class ResumeRecord:
         try:
             return self.path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            raise cannot_read(f"{self.path}, the record to resume from,", error) from error
+            raise cannot_read(f"{self.path}, the record to resume from", error) from error
 
     def _load(self, line: str) -> None:
         try:
