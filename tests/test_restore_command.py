@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -361,6 +362,29 @@ def test_strength_zero_keeps_every_pixel(restore, noisy_folder, tmp_path):
     assert restore(noisy_folder, tmp_path / "out", "--strength", 0, *FAST).code == 0
     for name in ("cat.png", "camera.png"):
         assert np.array_equal(read(tmp_path / "out" / name), read(noisy_folder / name))
+
+
+def test_verbose_says_what_ran_and_how_and_what_libraries_warn_of(restore, noisy_folder, tmp_path, tiny_weights):
+    picture, cut = noisy_folder / "camera.png", tmp_path / "cut.tif"
+    exif = Image.Exif()
+    exif[271] = "Maker" * 40
+    Image.open(picture).save(cut, exif=exif)
+    content = cut.read_bytes()
+    # The maker's name lies behind the end of the file.
+    cut.write_bytes(content.replace(content.index(b"Maker").to_bytes(4, "little"), (10**6).to_bytes(4, "little")))
+    with warnings.catch_warnings(record=True) as printed:
+        warnings.simplefilter("always")
+        plain = restore(cut, tmp_path / "plain.tif", *FAST)
+        quiet = restore(cut, tmp_path / "quiet.tif", "--quiet", *FAST)
+        verbose = restore(cut, tmp_path / "verbose.tif", "--verbose", "--tile", 40, *FAST)
+    assert (plain.code, quiet.stderr) == (0, "")
+    assert not printed
+    assert "UserWarning" not in plain.stderr
+    tiles = "80 x 72 pixels in tiles of 40 x 40: 4"
+    for words in (f"weights {tiny_weights}: ", "tiny runs in ", tiles):
+        assert words in verbose.stderr
+        assert words not in plain.stderr
+    assert "UserWarning: " in verbose.stderr
 
 
 def test_compare_sheet(restore, noisy_folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -49,6 +50,13 @@ class _ToStreams(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         (self.streams.warning if record.levelno >= logging.WARNING else self.streams.message)(text)
+
+
+def _log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
+    """Log what libraries warn of: it is for developers, and what users are to know the package says itself."""
+    logging.getLogger("deconv_cli").debug("%s:%d: %s: %s", filename, lineno, category.__name__, message)
 
 
 def parse_numbers(
@@ -116,11 +124,12 @@ def require_table_path(path: Path, *inputs: Path) -> None:
 
 
 def set_up(context: typer.Context, *, quiet: bool, verbose: bool) -> Streams:
-    """Return the streams of the command, with the package's log going to them at the chosen level."""
+    """Return the streams of the command, with the package's log, and Python's warnings, going to them."""
     streams: Streams = context.obj
     streams.quiet = quiet
     log = logging.getLogger("deconv_cli")
     log.handlers = [_ToStreams(streams)]
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
+    warnings.showwarning = _log_warning
     return streams
