@@ -170,6 +170,8 @@ def test_transparency_and_16_bits_stay(run, tmp_path):
         (("--noise-level", "1:2:3"), "LOW:HIGH"),
         (("--quality", 101), "JPEG quality"),
         (("--scale", 99), "scale"),
+        (("--noise", "camera", "--quality", 50), "--noise does nothing without --noise-level"),
+        (("--subsampling", "4:2:0", "--noise-level", 5), "--subsampling does nothing without --quality"),
         (("--subsampling", "4:1:1", "--quality", 9), "valid: 4:2:0, 4:4:4"),
         (("--noise-level", 9, "--format", "jpg"), "--quality"),
         (("--noise-level", 9, "--format", "ppm"), "unknown format"),

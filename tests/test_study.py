@@ -297,7 +297,10 @@ def test_a_folder_without_results_is_refused(run, tmp_path, pictures):
     ran = run("study", "--report", tmp_path)
     assert ran.code == 1
     assert "results.json" in ran.stderr
-    assert run("study", pictures, "--report", tmp_path).code == 2
+    for beside in ((pictures,), ("--quick",), ("--out", tmp_path / "out"), ("--seeds", 3)):
+        ran = run("study", *beside, "--report", tmp_path)
+        assert ran.code == 2
+        assert f"{'FOLDER' if beside == (pictures,) else beside[0]} does not go with --report" in ran.stderr
     assert run("study").code == 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -80,6 +80,28 @@ def parse_numbers(
 def parse_names(text: str | None) -> list[str] | None:
     """Turn a text such as ``relu,tanh`` into names; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """Return what was given on the command line: parameters, and what users call them."""
+    return {
+        parameter.name: parameter.opts[0] if parameter.param_type_name == "option" else parameter.name.upper()
+        for parameter in context.command.params
+        if parameter.name and (source := context.get_parameter_source(parameter.name)) and source.name != "DEFAULT"
+    }
+
+
+def refuse_beside(context: typer.Context, option: str, heeded: Collection[str]) -> None:
+    """Refuse what would be left aside beside an option that changes what the command does.
+
+    Raises
+    ------
+    UsageError
+        If something is given that is not among the parameters heeded.
+    """
+    always = {"json", "quiet", "verbose"}
+    if ignored := [called for name, called in given(context).items() if name not in always.union(heeded)]:
+        raise UsageError(f"{', '.join(ignored)} does not go with {option}; leave it out")
 
 
 def require_folders(*folders: Path | None) -> None:

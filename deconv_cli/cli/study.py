@@ -119,8 +119,7 @@ def study(
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     if report:
-        if folder:
-            raise UsageError("--report takes the folder of a study, and no folder of pictures beside it")
+        shared.refuse_beside(context, "--report", {"report"})
         _write_report(streams, report)
         return
     if quick and full:

@@ -198,6 +198,8 @@ def train(
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     given_folders = [*folders, *filter(None, (val, paired))]
     shared.require_folders(*given_folders)
+    if steps is not None and max_time is not None:
+        raise UsageError("--steps and --max-time exclude each other")
     task = _implied_task(task, scale, noise)
     from deconv_cli.network.bundled import find_weights, load_by_name
     from deconv_cli.network.device import find_device
@@ -257,6 +259,8 @@ def train(
             json=json,
         )
     max_seconds = parse_time(max_time or "20m")
+    if max_time and toml.pop("steps", None):
+        streams.message("steps of the configuration left aside: --max-time is given")
     start = find_weights(init) if init else None
     shape = _shape_left_open(load_by_name(init).description.architecture, {*toml, *given}) if init else {}
     settings = config_from_dict({**shape, **toml, **given}, str(config or "options"))
