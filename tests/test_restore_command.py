@@ -310,6 +310,21 @@ def test_a_clean_picture_is_written_anew_for_what_a_copy_cannot_give(run, tmp_pa
     assert (tmp_path / "out.jpg").stat().st_size < (tmp_path / "ramp.jpg").stat().st_size
 
 
+def test_a_palette_is_kept_by_a_copy_and_missed_with_a_warning_where_none_is_written(run, restore, tmp_path):
+    ramp = Image.fromarray(np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)).convert("P")
+    for suffix, mode in (("tif", "RGB"), ("png", "P")):
+        source, out = tmp_path / f"ramp.{suffix}", tmp_path / f"out.{suffix}"
+        ramp.save(source)
+        assert run("restore", source, out, "--palette", "--json").json_lines[0]["status"] == "copied"
+        assert out.read_bytes() == source.read_bytes()
+        ran = restore(source, out, "--palette", "--overwrite", "--json", *FAST)
+        with Image.open(out) as image:
+            assert image.mode.replace("L", "RGB") == mode
+        assert ran.json_lines[0]["warnings"] == (
+            ["TIFF is written without a palette: the colours stay what they are"] if suffix == "tif" else []
+        )
+
+
 @pytest.mark.parametrize(
     ("noise", "quality", "expected"),
     [(25, None, "denoise"), (8, None, "denoise"), (25, 85, "denoise"), (0, 30, "decompress"), (0, 70, "decompress")],

@@ -224,7 +224,9 @@ def restore(
     ] = "keep",
     palette: Annotated[
         bool,
-        typer.Option("--palette", help="Write pictures that have a palette with one again.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--palette", help="Write pictures that have a palette with one again: PNG and BMP.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     stamp: Annotated[
         bool,

@@ -89,9 +89,7 @@ class Options:
     @property
     def may_copy(self) -> bool:
         """Whether a file that needs nothing and keeps its format can be copied."""
-        return (
-            self.decides and self.quality is None and self.metadata == "keep" and self.crop is None and not self.palette
-        )
+        return self.decides and self.quality is None and self.metadata == "keep" and self.crop is None
 
 
 @dataclass(frozen=True)
