@@ -885,6 +885,7 @@ def test_json_lines_keep_to_the_schema(restore, run, folder, tmp_path):
     lines += restore(folder, tmp_path / "two", "--json", "--dry-run").json_lines
     lines += run("restore", folder / "clean.png", tmp_path / "c.png", "--json").json_lines
     lines += run("restore", folder / "clean.png", tmp_path / "c.bmp", "--json").json_lines
+    lines += restore("-", tmp_path / "piped.png", "--json", *FAST, stdin=(folder / "0.png").read_bytes()).json_lines
     for line in lines:
         validate(line)
     statuses = {line["status"] for line in lines if "status" in line}

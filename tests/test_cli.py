@@ -156,6 +156,7 @@ def test_models(run, tmp_path):
     assert "parameters" in run("models", "show", "denoise").text
     assert run("models", "show", "denoize").code == 2
     assert run("models", "verify").code == 0
+    assert {entry["name"]: entry["error"] for entry in run("models", "verify", "--json").json} == dict.fromkeys(listed)
 
 
 def test_damaged_bundled_weights_are_noticed(run, tmp_path, monkeypatch):
@@ -167,9 +168,11 @@ def test_damaged_bundled_weights_are_noticed(run, tmp_path, monkeypatch):
     data[-1] ^= 1
     (tmp_path / "denoise.safetensors").write_bytes(data)
     monkeypatch.setattr(bundled, "weights_folder", lambda: tmp_path)
-    ran = run("models", "verify")
-    assert ran.code == 1
-    assert "damaged" in ran.stderr
+    for json in ((), ("--json",)):
+        ran = run("models", "verify", *json)
+        assert ran.code == 1
+        assert "damaged" in ran.stderr
+    assert "damaged" in {entry["name"]: entry["error"] for entry in ran.json}["denoise"]
 
 
 def test_quiet_says_nothing_and_no_colour_without_a_terminal(run, noisy_folder, tmp_path, tiny_weights):

@@ -212,6 +212,8 @@ def test_a_bad_file_fails_alone_and_a_dry_run_does_nothing(run, clean, tmp_path)
     assert ran.code == 1
     assert str(clean / "bad.png") in ran.stderr
     assert {line["status"] for line in ran.json_lines} == {"degraded", "failed"}
+    for line in ran.json_lines:
+        assert (line["error"] is None) == (line["status"] != "failed")
     planned = run("degrade", clean, tmp_path / "dry", "--scale", 2, "--dry-run")
     assert f"{clean / 'cat.png'} -> {tmp_path / 'dry' / 'cat.png'}" in planned.text
     assert not (tmp_path / "dry").exists()

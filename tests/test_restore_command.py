@@ -263,7 +263,8 @@ def test_pipes(restore, noisy_folder, tmp_path):
     picture = (noisy_folder / "cat.png").read_bytes()
     piped = restore("-", "-", "--json", *FAST, stdin=picture)
     assert piped.code == 0, piped.stderr
-    assert json.loads(piped.stderr.splitlines()[-1])["status"] == "restored"
+    told, summary = map(json.loads, piped.stderr.splitlines())
+    assert (told["status"], summary["summary"], summary["total"]) == ("restored", {"restored": 1}, 1)
     assert piped.stdout.startswith(b"\x89PNG")
     restore(noisy_folder / "cat.png", tmp_path / "out.png", *FAST)
     assert piped.stdout == (tmp_path / "out.png").read_bytes()
@@ -274,6 +275,10 @@ def test_pipes(restore, noisy_folder, tmp_path):
     broken = restore("-", "-", stdin=b"nothing")
     assert (broken.code, broken.stdout) == (1, b"")
     assert "standard input" in broken.stderr
+    broken = restore("-", tmp_path / "broken.png", "--json", stdin=b"nothing")
+    told, summary = broken.json_lines
+    assert (broken.code, told["status"], summary["summary"]) == (1, "failed", {"failed": 1})
+    assert broken.stderr == f"error: {told['error']}\n"
     assert restore("-", "-", "-", stdin=picture).code == 2
     assert restore("-", tmp_path / "folder", stdin=picture).code == 2
     assert restore("-", tmp_path / "in.webp", stdin=picture).code == 2

@@ -192,7 +192,13 @@ def test_the_report_is_made_from_results_alone(run, finished, tmp_path):
     curve = json.loads((copy / "results.json").read_text())["runs"][-1]["curve"]
     assert len(lines) == 1 + 8 * 2 * len(curve)
     before = report
-    assert run("study", "--report", copy, "-q").code == 0
+    told = run("study", "--report", copy, "-q", "--json").json
+    assert told["report"] == str(copy / "report.md")
+    assert {(arm["activation"], arm["skips"]) for arm in told["arms"]} == {
+        (activation, skips) for activation in ("relu", "tanh", "sigmoid", "leaky_relu") for skips in (True, False)
+    }
+    assert all(f"{arm['gain']['mean']:+.2f}" in ran.text for arm in told["arms"])
+    assert all(verdict["claim"] in ran.text for verdict in told["verdicts"])
     assert (copy / "report.md").read_text() == before
 
 
@@ -277,6 +283,9 @@ def test_arms_that_were_not_run_are_told_from_those_that_diverged(run, finished,
     monkeypatch.setattr("deconv_cli.study.report.plots", lambda _: {})  # They take their time.
     ran = run("study", "--report", tmp_path)
     assert ran.code == 0, ran.stderr
+    told = run("study", "--report", tmp_path, "--json").json
+    assert told["arms"][0]["gain"]["low"] is None
+    assert [arm["gain"] for arm in told["arms"] if not arm["runs"]] == [None] * 7
     assert "not run" in ran.text
     assert "with one seed nothing can be told" in (tmp_path / "report.md").read_text()
     assert "diverged" not in ran.text

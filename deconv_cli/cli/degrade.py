@@ -143,7 +143,7 @@ def _degrade_files(streams: Streams, jobs: list[Job], how: Degradation, *, json:
                 failed = True
                 streams.error(str(error))
                 if json:
-                    streams.json({**facts, "status": "failed", "reason": str(error)})
+                    streams.json({**facts, "status": "failed", "error": str(error)})
             else:
                 for warning in drawn["warnings"]:
                     streams.warning(f"{job.source}: {warning}")
@@ -181,7 +181,7 @@ def _tell(streams: Streams, facts: dict[str, Any], *, json: bool) -> None:
     """Report one file; what a dry run would do is a result and goes to stdout."""
     line = f"{facts['input']} -> {facts['output']}"
     if json:
-        streams.json(facts)
+        streams.json({**facts, "error": None})
     elif facts["status"] == "planned":
         streams.data(line)
     else:

@@ -21,6 +21,7 @@ from deconv_cli.errors import DeconvError, NoPicturesError, UsageError, unknown_
 
 if TYPE_CHECKING:
     from deconv_cli.cli.streams import Streams
+    from deconv_cli.restoration.batch import Outcome
     from deconv_cli.restoration.pages import Crop, Options
     from deconv_cli.restoration.planning import Job
     from deconv_cli.restoration.restorer import Restorers
@@ -583,24 +584,42 @@ def _sheet(request: Request) -> ComparisonSheet | None:
 
 def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
     """Restore one picture from stdin, to stdout, or both."""
-    from deconv_cli.images import format_of, write_atomically
     from deconv_cli.restoration import batch
 
-    streams, output = reporter.streams, request.output
+    streams = reporter.streams
     _check_pipes(request, streams)
-    source = request.inputs[0]
     for path in request.beside.values():
         batch.make_writable_folder(path.parent)
     restorers, options = request.load()
-    data = streams.stdin.read() if source == PIPE else batch.read_bytes(source)
-    sheet, file = _sheet(request), io.BytesIO()
+    sheet, began = _sheet(request), time.perf_counter()
+    try:
+        outcome = pass_through(request, streams, restorers, options, sheet)
+    except UsageError:
+        raise
+    except DeconvError as error:
+        outcome = batch.Outcome(*_piped_names(request), "failed", error=str(error))
+    written = write_beside(request, reporter, sheet)
+    reporter.tell(outcome)
+    reporter.summarise(1, time.perf_counter() - began, None)
+    return ExitCode.FAILED if reporter.failed or not written else ExitCode.OK
+
+
+def pass_through(
+    request: Request, streams: Streams, restorers: Restorers, options: Options, sheet: ComparisonSheet | None
+) -> Outcome:
+    """Read a picture, restore it and write it, each whole, since nobody can take back what went into a pipe."""
+    from deconv_cli.images import format_of, write_atomically
+    from deconv_cli.restoration import batch
+
+    source, output, file = request.inputs[0], request.output, io.BytesIO()
+    name, target = _piped_names(request)
     outcome = batch.restore_data(
-        data,
+        streams.stdin.read() if source == PIPE else batch.read_bytes(source),
         file,
         restorers,
         options,
-        name="standard input" if source == PIPE else str(source),
-        target="standard output" if output == PIPE else str(output),
+        name=name,
+        target=target,
         target_format=options.format if output == PIPE else format_of(output) or "same",
         seen=sheet.add if sheet is not None else lambda _: None,
     )
@@ -608,9 +627,16 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         streams.write(file.getbuffer())
     else:
         write_atomically(output, file.getvalue())
-    written = write_beside(request, reporter, sheet)
-    reporter.tell(outcome)
-    return ExitCode.OK if written else ExitCode.FAILED
+    return outcome
+
+
+def _piped_names(request: Request) -> tuple[str, str]:
+    """Return what messages call the input and the output."""
+    source, output = request.inputs[0], request.output
+    return (
+        "standard input" if source == PIPE else str(source),
+        "standard output" if output == PIPE else str(output),
+    )
 
 
 def _check_pipes(request: Request, streams: Streams) -> None:
