@@ -433,6 +433,32 @@ def test_a_byte_order_mark_is_no_part_of_a_name(restore, folder, tmp_path):
     assert restore("--files-from", tmp_path / "names", tmp_path / "out", *FAST).code == 0
 
 
+def test_results_among_the_inputs_are_no_inputs_the_next_time(restore, folder):
+    command = (folder, folder, "--suffix", "-clean", "--compare", folder / "sheet.png", "--json", *FAST)
+    expected = sorted(names(folder) + [f"{number}-clean.png" for number in range(8)] + ["sheet.png", ".deconv.jsonl"])
+    for how, status in (((), "restored"), (("--resume",), "complete"), (("--overwrite",), "restored")):
+        ran = restore(*command, *how)
+        assert ran.code == 0, ran.stderr
+        assert ran.json_lines[-1]["summary"] == {status: 8}
+        assert names(folder) == expected
+    # What is named is an input, and so is what somebody has changed since.
+    assert restore(folder / "0-clean.png", folder / "again", "--resume", *FAST).code == 0
+    (folder / "0-clean.png").write_bytes((folder / "0.png").read_bytes())
+    ran = restore(*command, "--overwrite")
+    assert ran.code == 2
+    assert "would overwrite an input" in ran.stderr
+
+
+def test_inputs_without_an_output_are_told_so(restore, run, folder):
+    for command in ((restore,), (run, "degrade", "--scale", 2)):
+        ran = command[0](*command[1:], *sorted(folder.iterdir()))
+        assert ran.code == 2
+        assert (
+            ran.stderr
+            == f"error: {folder / '7.png'}: is a file; the last argument is OUTPUT, and must be a folder here\n"
+        )
+
+
 def test_a_second_mount_of_the_output_folder_is_left_out_of_the_scan(restore, folder, tmp_path, monkeypatch):
     """A link stands for the mount, since nothing resolves it here."""
     out = folder / "out"

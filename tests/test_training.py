@@ -622,6 +622,12 @@ def test_resuming_with_other_pictures_to_validate_on_is_refused(run, pictures, t
     assert "--max-time is not heeded" in ran.stderr
 
 
+def test_the_command_to_try_next_can_be_pasted(run, pictures, tmp_path):
+    out = tmp_path / "my own.safetensors"
+    ran = run("train", pictures, *QUICK, "--steps", 2, "--out", out)
+    assert f"try them: deconv restore --weights '{out}' INPUT OUTPUT" in ran.stderr
+
+
 def test_time_given_wins_over_steps_of_a_configuration_and_excludes_steps_given(run, pictures, tmp_path):
     config = tmp_path / "config.toml"
     config.write_text(tomli_w.dumps(dataclasses.replace(TINY_CONFIG, steps=2).to_dict()))

@@ -463,6 +463,7 @@ class Request:
 def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int]) -> list[Job]:
     """Decide what goes where, refusing all that would lose a file."""
     from deconv_cli.restoration import planning
+    from deconv_cli.restoration.resume import Record
 
     jobs = planning.plan(
         request.inputs,
@@ -471,6 +472,7 @@ def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int
         output_format=request.options.format,
         suffix=suffix,
         listed=request.listed,
+        results=() if request.to_file else Record(request.output).results,
     )
     if not jobs:
         raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -357,7 +358,7 @@ def _train_classifier(
     else:
         streams.table(_confusion_table(result.confusion))
     streams.message(f"{files.out}: the weights; log and configuration are in {files.folder}")
-    streams.message(f"try them: deconv classify --weights {files.out} IMAGE...")
+    streams.message(f"try them: deconv classify --weights {shlex.quote(str(files.out))} IMAGE...")
     raise typer.Exit(stop.code or ExitCode.OK)
 
 
@@ -491,7 +492,8 @@ def _finish(streams: Streams, files: RunFiles, result: Result, *, json: bool) ->
         streams.json({"weights": str(files.out), **asdict(result), "scores": scores})
     if result.skipped:
         streams.warning(f"{result.skipped} steps were not finite and were left out")
+    out = shlex.quote(str(files.out))
     if result.step < result.steps:
-        streams.message(f"stopped at step {result.step} of {result.steps}; go on with: --out {files.out} --resume auto")
+        streams.message(f"stopped at step {result.step} of {result.steps}; go on with: --out {out} --resume auto")
     streams.message(f"{files.out}: the best weights; log, curves and checkpoint are in {files.folder}")
-    streams.message(f"try them: deconv restore --weights {files.out} INPUT OUTPUT")
+    streams.message(f"try them: deconv restore --weights {out} INPUT OUTPUT")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ def plan(
     output_format: str = "same",
     suffix: str = "",
     listed: Sequence[Path] = (),
+    results: Container[str] = (),
 ) -> list[Job]:
     """Decide where the result of every input goes.
 
@@ -54,12 +55,14 @@ def plan(
         Text to append to the stem of every result that goes into a folder.
     listed
         More files, which keep their places below the folder that they have in common.
+    results
+        Paths, links followed, of what earlier runs have written: in folders, these are no inputs.
 
     Raises
     ------
     UsageError
-        If the format is unknown or contradicts the output's suffix, a result would overwrite an input, or two results
-        would be one file.
+        If the format is unknown or contradicts the output's suffix, a result would overwrite an input, two results
+        would be one file, or the output is a file and would have to be a folder.
     """
     extension = _extension(output_format)
     if any(separator in suffix for separator in "/\\\0"):
@@ -68,6 +71,8 @@ def plan(
     if not listed and is_single_file(inputs, output):
         refuse_other_format(output, output_format)
         jobs = [Job(inputs[0], output, format=format_of(output) or "same")]
+    elif exists(output) and not is_folder(output):
+        raise UsageError(f"{output}: is a file; the last argument is OUTPUT, and must be a folder here")
     else:
         unreadable: dict[Path, str] = {}
         jobs = [
@@ -77,7 +82,7 @@ def plan(
                 format=output_format,
             )
             for path, inner in (
-                *_expand(inputs, output, unreadable, recursive=recursive),
+                *_expand(inputs, output, unreadable, results, recursive=recursive),
                 *_below_common_folder(listed),
             )
         ]
@@ -128,13 +133,14 @@ def _written_suffix(path: Path) -> str:
 
 
 def _expand(
-    inputs: Sequence[Path], output: Path, unreadable: dict[Path, str], *, recursive: bool
+    inputs: Sequence[Path], output: Path, unreadable: dict[Path, str], results: Container[str], *, recursive: bool
 ) -> Iterator[tuple[Path, Path]]:
     """Yield every picture with its path below the output folder."""
     for given in inputs:
         if is_folder(given):
             for path in find_pictures(given, recursive=recursive, exclude=output, unreadable=unreadable):
-                yield path, path.relative_to(given)
+                if os.path.realpath(path) not in results:
+                    yield path, path.relative_to(given)
         else:
             yield given, Path(given.name)
 

@@ -18,10 +18,69 @@ if TYPE_CHECKING:
 RECORD = ".deconv.jsonl"
 
 
-class ResumeRecord:
+class Record:
+    """What runs have written into a folder: a line of JSON for every file, the last one counts.
+
+    Parameters
+    ----------
+    folder
+        The output folder.
+
+    Raises
+    ------
+    DeconvError
+        If the record is there and cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / RECORD
+        self._entries: dict[str, dict[str, Any]] = {}
+        if exists(self.path):
+            for line in self._read().splitlines():
+                self._load(line)
+
+    def _read(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise cannot_read(f"{self.path}, the record to resume from", error) from error
+
+    def _load(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            self._entries[entry["output"]] = entry
+        except (ValueError, KeyError, TypeError):
+            return  # The last line of a run that was killed may be cut; its file is done again.
+
+    @property
+    def results(self) -> set[str]:
+        """The files that runs have written and nobody changed since, links followed."""
+        paths = [self.folder / name for name in self._entries]
+        return {os.path.realpath(path) for path in paths if not self.is_foreign(path)}
+
+    def is_foreign(self, path: Path) -> bool:
+        """Tell whether there is a file that no run has written, or that was changed since."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        entry = self._entries.get(self._name(path), {})
+        if entry.get("begun"):
+            return False
+        written = entry.get("output_time", status.st_mtime_ns)
+        return status.st_size != entry.get("output_bytes") or status.st_mtime_ns > written
+
+    def _name(self, path: Path) -> str:
+        """Return what the record calls a file: by its path in the folder, so that both can be moved, or else whole."""
+        place, home = (Path(os.path.abspath(given)) for given in (path, self.folder))  # noqa: PTH100 - links stay links
+        return place.relative_to(home).as_posix() if place.is_relative_to(home) else str(place)
+
+
+class ResumeRecord(Record):
     """Which outputs of a folder are complete, and from what and with what they were made.
 
-    A line of JSON for every file that is begun, and one when it is finished. An entry counts only as long as input,
+    A file that is begun has an entry, and another one when it is finished. An entry counts only as long as input,
     weights, options and output are what they were, so that a changed input is done again.
 
     Parameters
@@ -42,27 +101,11 @@ class ResumeRecord:
     """
 
     def __init__(self, folder: Path, weights: str, options: Options, *, reuse: bool) -> None:
-        self.folder = folder
-        self.path = folder / RECORD
+        super().__init__(folder)
         self.made_with = {"weights": weights, "options": options.identity}
-        self._entries: dict[str, dict[str, Any]] = {}
         self._earlier: dict[str, dict[str, Any]] = {}
-        if reuse and exists(self.path):
-            for line in self._read().splitlines():
-                self._load(line)
-
-    def _read(self) -> str:
-        try:
-            return self.path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise cannot_read(f"{self.path}, the record to resume from", error) from error
-
-    def _load(self, line: str) -> None:
-        try:
-            entry = json.loads(line)
-            self._entries[entry["output"]] = entry
-        except (ValueError, KeyError, TypeError):
-            return  # The last line of a run that was killed may be cut; its file is done again.
+        if not reuse:
+            self._entries.clear()
 
     def is_current(self, job: Job) -> bool:
         """Tell whether the output of a job is complete and made from this input with these weights and options."""
@@ -76,18 +119,6 @@ class ResumeRecord:
     def would_lose(self, job: Job) -> bool:
         """Tell whether doing a job would replace a file that no run has written, or that was changed since."""
         return self.is_foreign(job.target) and not self.is_current(job)
-
-    def is_foreign(self, path: Path) -> bool:
-        """Tell whether there is a file that no run has written, or that was changed since."""
-        try:
-            status = path.stat()
-        except OSError:
-            return False
-        entry = self._entries.get(self._name(path), {})
-        if entry.get("begun"):
-            return False
-        written = entry.get("output_time", status.st_mtime_ns)
-        return status.st_size != entry.get("output_bytes") or status.st_mtime_ns > written
 
     def begin(self, job: Job) -> None:
         """Record that the output of a job is about to be written: if the run is killed, it may be there without more.
@@ -142,11 +173,6 @@ class ResumeRecord:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 1))
             return file.read(1) not in (b"", b"\n")
-
-    def _name(self, path: Path) -> str:
-        """Return what the record calls a file: by its path in the folder, so that both can be moved, or else whole."""
-        place, home = (Path(os.path.abspath(given)) for given in (path, self.folder))  # noqa: PTH100 - links stay links
-        return place.relative_to(home).as_posix() if place.is_relative_to(home) else str(place)
 
     def _written(self, path: Path) -> dict[str, Any]:
         status = path.stat()
