@@ -46,6 +46,12 @@ def cannot_read(what: object, error: OSError) -> DeconvError:
     return DeconvError(f"{what}: cannot be read ({error.strerror or error})")
 
 
+def refused(error: OSError) -> DeconvError:
+    """Make the error for what the system refused where nothing else knows of it, such as a name that is too long."""
+    what = f"{error.filename}: " if error.filename else ""
+    return DeconvError(f"{what}{error.strerror or error}")
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     """Make the error for a name that is not in a registry, with the nearest one suggested.
 

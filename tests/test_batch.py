@@ -30,6 +30,7 @@ from deconv_cli.metrics import psnr
 from deconv_cli.network import container
 from deconv_cli.restoration import batch as batch_module
 from deconv_cli.restoration import memory, planning
+from deconv_cli.restoration import sheet as sheet_module
 from deconv_cli.restoration.estimate import Estimate, look_at
 from deconv_cli.restoration.pages import Options
 from deconv_cli.restoration.restorer import Restorer, Restorers
@@ -301,9 +302,19 @@ def test_hostile_files_fail_alone_and_are_listed(restore, folder, tmp_path):
     assert summary["summary"] == {"failed": len(expected), "restored": 9}
     assert ran.stderr.rstrip().splitlines()[-1].strip() == str(folder / "missing.png")
     with Image.open(tmp_path / "out" / "mislabelled.jpg") as image:
-        assert image.format == "JPEG"
+        assert image.format == "PNG"
     again = restore("--files-from", failed, tmp_path / "again", *FAST)
     assert again.code == 1
+
+
+def test_premultiplied_samples_that_overflow_fail_alone(restore, folder, tmp_path):
+    samples = np.random.default_rng(0).random((40, 40, 4), np.float32)
+    samples[5:9, 5:9] = 1e10, 1e10, 1e10, 1e-30
+    tifffile.imwrite(folder / "overflows.tif", samples, photometric="rgb", extrasamples=["assocalpha"])
+    ran = restore(folder, tmp_path / "out", "--json", *FAST)
+    assert ran.code == 1, ran.stderr
+    assert f"{folder / 'overflows.tif'}: holds values that are not finite" in ran.stderr
+    assert ran.json_lines[-1]["summary"] == {"restored": 8, "failed": 1}
 
 
 def tifffile_bytes():
@@ -395,6 +406,72 @@ def test_a_record_that_was_cut_does_not_swallow_the_next_entry(restore, folder, 
     assert ran.json_lines[-1]["summary"] == {"complete": 2}
 
 
+def test_a_record_that_cannot_be_read_is_told_in_a_line(restore, folder, tmp_path):
+    (tmp_path / "out" / ".deconv.jsonl").mkdir(parents=True)
+    ran = restore(folder, tmp_path / "out", "--resume", *FAST)
+    assert ran.code == 1
+    record = tmp_path / "out" / ".deconv.jsonl"
+    assert ran.stderr == f"error: {record}, the record to resume from: cannot be read (Is a directory)\n"
+
+
+def test_lists_of_names_that_make_no_sense_are_refused(restore, folder, tmp_path, monkeypatch):
+    names = tmp_path / "names"
+    names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in folder.iterdir()))
+    ran = restore("--files-from", names, tmp_path / "out")
+    assert (ran.code, ran.stderr) == (2, f"error: {names}: the names in it end in NUL bytes; add --null\n")
+
+    def on_two_drives(_paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", on_two_drives)
+    ran = restore("--files-from", names, "--null", tmp_path / "out")
+    assert ran.code == 2
+    assert "no folder in common" in ran.stderr
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(restore, folder, tmp_path):
+    (tmp_path / "names").write_text(f"{folder / '0.png'}\n", encoding="utf-8-sig")
+    assert restore("--files-from", tmp_path / "names", tmp_path / "out", *FAST).code == 0
+
+
+def test_results_among_the_inputs_are_no_inputs_the_next_time(restore, folder):
+    command = (folder, folder, "--suffix", "-clean", "--compare", folder / "sheet.png", "--json", *FAST)
+    expected = sorted(names(folder) + [f"{number}-clean.png" for number in range(8)] + ["sheet.png", ".deconv.jsonl"])
+    for how, status in (((), "restored"), (("--resume",), "complete"), (("--overwrite",), "restored")):
+        ran = restore(*command, *how)
+        assert ran.code == 0, ran.stderr
+        assert ran.json_lines[-1]["summary"] == {status: 8}
+        assert names(folder) == expected
+    # What is named is an input, and so is what somebody has changed since.
+    assert restore(folder / "0-clean.png", folder / "again", "--resume", *FAST).code == 0
+    (folder / "0-clean.png").write_bytes((folder / "0.png").read_bytes())
+    ran = restore(*command, "--overwrite")
+    assert ran.code == 2
+    assert "would overwrite an input" in ran.stderr
+
+
+def test_inputs_without_an_output_are_told_so(restore, run, folder):
+    for command in ((restore,), (run, "degrade", "--scale", 2)):
+        ran = command[0](*command[1:], *sorted(folder.iterdir()))
+        assert ran.code == 2
+        assert (
+            ran.stderr
+            == f"error: {folder / '7.png'}: is a file; the last argument is OUTPUT, and must be a folder here\n"
+        )
+
+
+def test_a_second_mount_of_the_output_folder_is_left_out_of_the_scan(restore, folder, tmp_path, monkeypatch):
+    """A link stands for the mount, since nothing resolves it here."""
+    out = folder / "out"
+    assert restore(folder, out, "--recursive", *FAST).code == 0
+    mount = tmp_path / "mount"
+    mount.symlink_to(out)
+    monkeypatch.setattr(os.path, "realpath", os.path.abspath)
+    monkeypatch.setattr(Path, "resolve", Path.absolute)
+    ran = restore(folder, mount, "--recursive", "--overwrite", "--json", *FAST)
+    assert ran.json_lines[-1]["summary"] == {"restored": 8}
+
+
 def test_an_output_made_otherwise_is_neither_taken_for_current_nor_replaced(restore, folder, tmp_path):
     out, source = tmp_path / "out", folder / "0.png"
     out.mkdir()
@@ -456,6 +533,55 @@ def test_a_dry_run_knows_what_is_complete(restore, folder, tmp_path):
     assert restore(folder / "0.png", folder / "1.png", tmp_path / "out", *FAST).code == 0
     ran = restore(folder, tmp_path / "out", "--resume", "--dry-run", "--json", *FAST)
     assert ran.json_lines[-1]["summary"] == {"complete": 2, "planned": 6}
+
+
+@pytest.mark.parametrize("option", ["--compare", "--failed"])
+def test_a_sheet_or_list_replaces_only_what_an_earlier_run_wrote(restore, folder, tmp_path, option):
+    out, beside = tmp_path / "out", tmp_path / "beside.png"
+    command = (folder, out, option, beside, *FAST)
+    beside.write_bytes(b"of the user")
+    for how in ((), ("--resume",), ("--resume", "--dry-run")):
+        ran = restore(*command, *how)
+        assert (ran.code, beside.read_bytes()) == (2, b"of the user")
+        assert f"already there: {beside}" in ran.stderr
+    assert not out.exists()
+    assert restore(*command, "--overwrite").code == 0
+    (folder / "0.png").touch()
+    assert restore(*command, "--resume").code == 0
+    assert beside.read_bytes() != b"of the user"
+    beside.write_bytes(b"of the user")
+    os.utime(beside, ns=(0, time.time_ns() + 10**9))
+    assert restore(*command, "--resume").code == 2
+    assert beside.read_bytes() == b"of the user"
+
+
+def test_a_list_of_failures_may_go_into_a_pipe(restore, folder, tmp_path):
+    assert restore(folder, tmp_path / "out", "--failed", "/dev/null", *FAST).code == 0
+    assert restore(folder, tmp_path / "out", "--failed", "/dev/null", "--resume", *FAST).code == 0
+
+
+def test_a_sheet_that_cannot_be_written_is_refused_or_costs_nothing_else(restore, folder, tmp_path, monkeypatch):
+    (folder / "broken.png").write_bytes(b"broken")
+    out, failed, sheet = tmp_path / "out", tmp_path / "new" / "failed.txt", tmp_path / "sheet.png"
+    command = (folder, out, "--failed", failed, "--compare", sheet, *FAST)
+    sheet.mkdir()
+    ran = restore(*command, "--overwrite")
+    assert (ran.code, out.exists()) == (2, False)
+    assert f"--compare {sheet}: it is a folder" in ran.stderr
+    ran = restore(folder, out, "--compare", folder / "0.png" / "sheet.png", *FAST)
+    assert ran.code == 1
+    assert not list(out.glob("*.png"))
+    sheet.rmdir()
+    monkeypatch.setattr(sheet_module.ComparisonSheet, "write", full)
+    ran = restore(*command, "--json")
+    assert ran.code == 1
+    assert failed.read_text() == f"{folder / 'broken.png'}\n"
+    assert f"{sheet}: cannot be written" in ran.stderr
+    assert ran.json_lines[-1]["summary"] == {"restored": 8, "failed": 1}
+
+
+def full(_sheet, path):
+    raise DiskFullError(f"{path}: cannot be written (No space left on device)")
 
 
 @pytest.mark.parametrize("option", ["--compare", "--failed"])
@@ -835,10 +961,12 @@ def test_json_lines_keep_to_the_schema(restore, run, folder, tmp_path):
     lines += restore(folder, tmp_path / "out", "--json", "--resume", *FAST).json_lines
     lines += restore(folder, tmp_path / "two", "--json", "--dry-run").json_lines
     lines += run("restore", folder / "clean.png", tmp_path / "c.png", "--json").json_lines
+    lines += run("restore", folder / "clean.png", tmp_path / "c.bmp", "--json").json_lines
+    lines += restore("-", tmp_path / "piped.png", "--json", *FAST, stdin=(folder / "0.png").read_bytes()).json_lines
     for line in lines:
         validate(line)
     statuses = {line["status"] for line in lines if "status" in line}
-    assert statuses == {"restored", "copied", "complete", "planned", "failed"}
+    assert statuses == {"restored", "copied", "rewritten", "complete", "planned", "failed"}
     fields = {field.name for field in batch_module.Outcome.__dataclass_fields__.values()}
     file_schema = next(part for part in schema["oneOf"] if "status" in part["properties"])
     assert set(file_schema["properties"]) == set(file_schema["required"]) == fields

@@ -46,6 +46,40 @@ def test_help_imports_nothing_heavy(arguments):
     python("-c", code, *arguments)
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("restore", "-", "-", "--weights", LONG),
+        ("train", LONG),
+        ("train", ".", "--init", LONG),
+        ("score", ".", ".", "--csv", LONG),
+        ("bench", LONG),
+        ("study", LONG),
+        ("classify", LONG, "--weights", LONG),
+        ("export", LONG),
+        ("models", "show", LONG),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_a_line(run, arguments):
+    """A name that is too long stands for folders that may not be entered, too: the tests may run as root."""
+    ran = run(*arguments)
+    assert (ran.code, ran.stdout) == (1, b"")
+    assert ran.stderr == f"error: {LONG}: File name too long\n"
+
+
+def test_a_folder_that_is_a_link_to_itself_is_told_in_a_line(run, tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    for arguments in (("restore", ROOT / "docs" / "images", loop), ("train", loop), ("study", loop)):
+        ran = run(*arguments)
+        assert ran.code in (1, 2)
+        assert str(loop) in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+
+
 def test_version_and_module_entry():
     assert python("-m", "deconv_cli", "--version").stdout == f"deconv {deconv_cli.__version__}\n"
 
@@ -122,6 +156,7 @@ def test_models(run, tmp_path):
     assert "parameters" in run("models", "show", "denoise").text
     assert run("models", "show", "denoize").code == 2
     assert run("models", "verify").code == 0
+    assert {entry["name"]: entry["error"] for entry in run("models", "verify", "--json").json} == dict.fromkeys(listed)
 
 
 def test_damaged_bundled_weights_are_noticed(run, tmp_path, monkeypatch):
@@ -133,9 +168,11 @@ def test_damaged_bundled_weights_are_noticed(run, tmp_path, monkeypatch):
     data[-1] ^= 1
     (tmp_path / "denoise.safetensors").write_bytes(data)
     monkeypatch.setattr(bundled, "weights_folder", lambda: tmp_path)
-    ran = run("models", "verify")
-    assert ran.code == 1
-    assert "damaged" in ran.stderr
+    for json in ((), ("--json",)):
+        ran = run("models", "verify", *json)
+        assert ran.code == 1
+        assert "damaged" in ran.stderr
+    assert "damaged" in {entry["name"]: entry["error"] for entry in ran.json}["denoise"]
 
 
 def test_quiet_says_nothing_and_no_colour_without_a_terminal(run, noisy_folder, tmp_path, tiny_weights):

@@ -98,6 +98,30 @@ def test_auto_says_what_and_why_also_in_json(run, tmp_path):
     assert (tmp_path / "out" / "clean.png").read_bytes() == (tmp_path / "clean.png").read_bytes()
 
 
+@pytest.mark.parametrize(("pixels", "status"), [(CLEAN, "copied"), (noisy("white", 25), "restored")])
+def test_files_keep_the_format_that_they_have_whatever_their_names_say(run, tmp_path, pixels, status):
+    (tmp_path / "in").mkdir()
+    for name, quality in (("png.jpg", None), ("jpg.png", 98)):
+        (tmp_path / "in" / name).write_bytes(encoded(pixels[:96, :96], quality))
+    ran = run("restore", tmp_path / "in", tmp_path / "out", "--json")
+    assert [line["status"] for line in ran.json_lines[:-1]] == [status, status], ran.stderr
+    for name, kind in (("png.jpg", "PNG"), ("jpg.png", "JPEG")):
+        assert Image.open(tmp_path / "out" / name).format == kind
+        assert f"{tmp_path / 'in' / name}: its name does not say so" in ran.stderr
+    # A single OUTPUT, and --format, are what the user says.
+    for options, out in (((), tmp_path / "out.jpg"), (("--format", "jpg"), tmp_path / "other" / "png.jpg")):
+        where = out.parent if options else out
+        assert run("restore", tmp_path / "in" / "png.jpg", where, *options).code == 0
+        assert Image.open(out).format == "JPEG"
+
+
+def test_what_needs_nothing_and_is_not_copied_is_called_rewritten(run, tmp_path):
+    (tmp_path / "clean.png").write_bytes(encoded(CLEAN))
+    for out, options in (("out.jpg", ()), ("part.png", ("--crop", "0,0,9,9"))):
+        ran = run("restore", tmp_path / "clean.png", tmp_path / out, "--json", *options)
+        assert (ran.json_lines[0]["status"], ran.json_lines[0]["task"]) == ("rewritten", None)
+
+
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
 def test_blocks_show_where_there_was_a_jpeg_and_only_there(name):
     """The grid may lie anywhere. These pictures of scikit-image have never been JPEGs."""

@@ -170,6 +170,8 @@ def test_transparency_and_16_bits_stay(run, tmp_path):
         (("--noise-level", "1:2:3"), "LOW:HIGH"),
         (("--quality", 101), "JPEG quality"),
         (("--scale", 99), "scale"),
+        (("--noise", "camera", "--quality", 50), "--noise does nothing without --noise-level"),
+        (("--subsampling", "4:2:0", "--noise-level", 5), "--subsampling does nothing without --quality"),
         (("--subsampling", "4:1:1", "--quality", 9), "valid: 4:2:0, 4:4:4"),
         (("--noise-level", 9, "--format", "jpg"), "--quality"),
         (("--noise-level", 9, "--format", "ppm"), "unknown format"),
@@ -210,6 +212,8 @@ def test_a_bad_file_fails_alone_and_a_dry_run_does_nothing(run, clean, tmp_path)
     assert ran.code == 1
     assert str(clean / "bad.png") in ran.stderr
     assert {line["status"] for line in ran.json_lines} == {"degraded", "failed"}
+    for line in ran.json_lines:
+        assert (line["error"] is None) == (line["status"] != "failed")
     planned = run("degrade", clean, tmp_path / "dry", "--scale", 2, "--dry-run")
     assert f"{clean / 'cat.png'} -> {tmp_path / 'dry' / 'cat.png'}" in planned.text
     assert not (tmp_path / "dry").exists()

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -262,7 +263,8 @@ def test_pipes(restore, noisy_folder, tmp_path):
     picture = (noisy_folder / "cat.png").read_bytes()
     piped = restore("-", "-", "--json", *FAST, stdin=picture)
     assert piped.code == 0, piped.stderr
-    assert json.loads(piped.stderr.splitlines()[-1])["status"] == "restored"
+    told, summary = map(json.loads, piped.stderr.splitlines())
+    assert (told["status"], summary["summary"], summary["total"]) == ("restored", {"restored": 1}, 1)
     assert piped.stdout.startswith(b"\x89PNG")
     restore(noisy_folder / "cat.png", tmp_path / "out.png", *FAST)
     assert piped.stdout == (tmp_path / "out.png").read_bytes()
@@ -273,6 +275,10 @@ def test_pipes(restore, noisy_folder, tmp_path):
     broken = restore("-", "-", stdin=b"nothing")
     assert (broken.code, broken.stdout) == (1, b"")
     assert "standard input" in broken.stderr
+    broken = restore("-", tmp_path / "broken.png", "--json", stdin=b"nothing")
+    told, summary = broken.json_lines
+    assert (broken.code, told["status"], summary["summary"]) == (1, "failed", {"failed": 1})
+    assert broken.stderr == f"error: {told['error']}\n"
     assert restore("-", "-", "-", stdin=picture).code == 2
     assert restore("-", tmp_path / "folder", stdin=picture).code == 2
     assert restore("-", tmp_path / "in.webp", stdin=picture).code == 2
@@ -307,6 +313,21 @@ def test_a_clean_picture_is_written_anew_for_what_a_copy_cannot_give(run, tmp_pa
     Image.fromarray(np.dstack([ramp] * 3)).save(tmp_path / "ramp.jpg", quality=96)
     assert run("restore", tmp_path / "ramp.jpg", tmp_path / "out.jpg", "--quality", 50).code == 0
     assert (tmp_path / "out.jpg").stat().st_size < (tmp_path / "ramp.jpg").stat().st_size
+
+
+def test_a_palette_is_kept_by_a_copy_and_missed_with_a_warning_where_none_is_written(run, restore, tmp_path):
+    ramp = Image.fromarray(np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)).convert("P")
+    for suffix, mode in (("tif", "RGB"), ("png", "P")):
+        source, out = tmp_path / f"ramp.{suffix}", tmp_path / f"out.{suffix}"
+        ramp.save(source)
+        assert run("restore", source, out, "--palette", "--json").json_lines[0]["status"] == "copied"
+        assert out.read_bytes() == source.read_bytes()
+        ran = restore(source, out, "--palette", "--overwrite", "--json", *FAST)
+        with Image.open(out) as image:
+            assert image.mode.replace("L", "RGB") == mode
+        assert ran.json_lines[0]["warnings"] == (
+            ["TIFF is written without a palette: the colours stay what they are"] if suffix == "tif" else []
+        )
 
 
 @pytest.mark.parametrize(
@@ -361,6 +382,29 @@ def test_strength_zero_keeps_every_pixel(restore, noisy_folder, tmp_path):
     assert restore(noisy_folder, tmp_path / "out", "--strength", 0, *FAST).code == 0
     for name in ("cat.png", "camera.png"):
         assert np.array_equal(read(tmp_path / "out" / name), read(noisy_folder / name))
+
+
+def test_verbose_says_what_ran_and_how_and_what_libraries_warn_of(restore, noisy_folder, tmp_path, tiny_weights):
+    picture, cut = noisy_folder / "camera.png", tmp_path / "cut.tif"
+    exif = Image.Exif()
+    exif[271] = "Maker" * 40
+    Image.open(picture).save(cut, exif=exif)
+    content = cut.read_bytes()
+    # The maker's name lies behind the end of the file.
+    cut.write_bytes(content.replace(content.index(b"Maker").to_bytes(4, "little"), (10**6).to_bytes(4, "little")))
+    with warnings.catch_warnings(record=True) as printed:
+        warnings.simplefilter("always")
+        plain = restore(cut, tmp_path / "plain.tif", *FAST)
+        quiet = restore(cut, tmp_path / "quiet.tif", "--quiet", *FAST)
+        verbose = restore(cut, tmp_path / "verbose.tif", "--verbose", "--tile", 40, *FAST)
+    assert (plain.code, quiet.stderr) == (0, "")
+    assert not printed
+    assert "UserWarning" not in plain.stderr
+    tiles = "80 x 72 pixels in tiles of 40 x 40: 4"
+    for words in (f"weights {tiny_weights}: ", "tiny runs in ", tiles):
+        assert words in verbose.stderr
+        assert words not in plain.stderr
+    assert "UserWarning: " in verbose.stderr
 
 
 def test_compare_sheet(restore, noisy_folder, tmp_path):

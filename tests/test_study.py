@@ -192,7 +192,13 @@ def test_the_report_is_made_from_results_alone(run, finished, tmp_path):
     curve = json.loads((copy / "results.json").read_text())["runs"][-1]["curve"]
     assert len(lines) == 1 + 8 * 2 * len(curve)
     before = report
-    assert run("study", "--report", copy, "-q").code == 0
+    told = run("study", "--report", copy, "-q", "--json").json
+    assert told["report"] == str(copy / "report.md")
+    assert {(arm["activation"], arm["skips"]) for arm in told["arms"]} == {
+        (activation, skips) for activation in ("relu", "tanh", "sigmoid", "leaky_relu") for skips in (True, False)
+    }
+    assert all(f"{arm['gain']['mean']:+.2f}" in ran.text for arm in told["arms"])
+    assert all(verdict["claim"] in ran.text for verdict in told["verdicts"])
     assert (copy / "report.md").read_text() == before
 
 
@@ -295,6 +301,9 @@ def test_arms_that_were_not_run_are_told_from_those_that_diverged(run, finished,
     monkeypatch.setattr("deconv_cli.study.report.plots", lambda _: {})  # They take their time.
     ran = run("study", "--report", tmp_path)
     assert ran.code == 0, ran.stderr
+    told = run("study", "--report", tmp_path, "--json").json
+    assert told["arms"][0]["gain"]["low"] is None
+    assert [arm["gain"] for arm in told["arms"] if not arm["runs"]] == [None] * 7
     assert "not run" in ran.text
     assert "with one seed nothing can be told" in (tmp_path / "report.md").read_text()
     assert "diverged" not in ran.text
@@ -315,7 +324,10 @@ def test_a_folder_without_results_is_refused(run, tmp_path, pictures):
     ran = run("study", "--report", tmp_path)
     assert ran.code == 1
     assert "results.json" in ran.stderr
-    assert run("study", pictures, "--report", tmp_path).code == 2
+    for beside in ((pictures,), ("--quick",), ("--out", tmp_path / "out"), ("--seeds", 3)):
+        ran = run("study", *beside, "--report", tmp_path)
+        assert ran.code == 2
+        assert f"{'FOLDER' if beside == (pictures,) else beside[0]} does not go with --report" in ran.stderr
     assert run("study").code == 2
 
 

@@ -632,9 +632,28 @@ def test_resuming_with_other_pictures_to_validate_on_is_refused(run, pictures, t
     ran = run(*command, "--val", other, "--resume", "auto")
     assert ran.code == 2
     assert "to train or validate on" in ran.stderr
-    ran = run(*command, "--val", pictures, "--resume", "auto", "--max-time", "1h")
+    ran = run("train", pictures, *QUICK, *out, "--val", pictures, "--resume", "auto", "--max-time", "1h")
     assert ran.code == 0
     assert "--max-time is not heeded" in ran.stderr
+
+
+def test_the_command_to_try_next_can_be_pasted(run, pictures, tmp_path):
+    out = tmp_path / "my own.safetensors"
+    ran = run("train", pictures, *QUICK, "--steps", 2, "--out", out)
+    assert f"try them: deconv restore --weights '{out}' INPUT OUTPUT" in ran.stderr
+
+
+def test_time_given_wins_over_steps_of_a_configuration_and_excludes_steps_given(run, pictures, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text(tomli_w.dumps(dataclasses.replace(TINY_CONFIG, steps=2).to_dict()))
+    command = ("train", pictures, "--config", config, "--max-time", "2s", "--out", tmp_path / "w.safetensors")
+    ran = run(*command, "--json")
+    assert ran.code == 0, ran.stderr
+    assert "steps of the configuration left aside: --max-time" in ran.stderr
+    assert ran.json["steps"] >= loop.TIMED_STEPS
+    ran = run(*command, "--steps", 2, "--overwrite")
+    assert ran.code == 2
+    assert "--steps and --max-time exclude each other" in ran.stderr
 
 
 def a_teacher(network, augment=("flip", "rotate")):

@@ -13,7 +13,7 @@ import typer
 from deconv_cli._version import __version__
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.streams import Streams
-from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
+from deconv_cli.errors import DeconvError, NoPicturesError, UsageError, refused
 
 COMMANDS = ("restore", "train", "score", "degrade", "bench", "study", "classify", "compress", "export", "models")
 """Each one is a function, or a `typer.Typer`, in a module of its name."""
@@ -75,7 +75,8 @@ def run(arguments: Sequence[str] | None = None, streams: Streams | None = None) 
         # Whoever read the output has gone; there is nobody to tell. Python must not flush it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitCode.FAILED
-    except DeconvError as error:
+    except (DeconvError, OSError) as given:
+        error = refused(given) if isinstance(given, OSError) else given
         streams.error(str(error))
         codes = {UsageError: ExitCode.USAGE, NoPicturesError: ExitCode.NOTHING_FOUND}
         return codes.get(type(error), ExitCode.FAILED)

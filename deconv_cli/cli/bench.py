@@ -96,7 +96,9 @@ def bench(
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     if speed:
-        _refuse_beside_speed(context, {"weights"} if weights else {"task", "scale"})
+        choice = {"weights"} if weights else {"task", "scale"}
+        what = "--speed and --weights" if weights else "--speed"
+        shared.refuse_beside(context, what, {"speed", "rounds", "device", *choice})
         _time_engines(
             streams,
             weights or _own_weights(task or ("sr" if scale else "denoise"), scale, required=True),
@@ -166,17 +168,6 @@ def _require_folder(folder: Path | None, rounds: int | None) -> Path:
         raise UsageError("give a FOLDER of clean pictures, or --speed")
     shared.require_folders(folder)
     return folder
-
-
-def _refuse_beside_speed(context: typer.Context, choice: set[str]) -> None:
-    """Refuse options that would be left aside, beside those that choose the weights."""
-    heeded = {"speed", "rounds", "device", "json", "quiet", "verbose", *choice}
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in heeded and source and source.name != "DEFAULT":
-            option = "FOLDER" if name == "folder" else f"--{name}"
-            besides = " and --weights" if name in ("task", "scale") else ""
-            raise UsageError(f"{option} does not go with --speed{besides}; leave it out")
 
 
 def _time_engines(streams: Streams, weights: list[str], device: str, rounds: int, *, json: bool) -> None:

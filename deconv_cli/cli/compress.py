@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -238,4 +239,4 @@ def _report(
     if report.in_float:
         streams.message(f"in float because of their sensitivity: {', '.join(report.in_float)}")
     streams.message(f"{files.out}: the compressed weights; what they save and cost is in {files.folder}")
-    streams.message(f"try them: deconv restore --weights {files.out} INPUT OUTPUT")
+    streams.message(f"try them: deconv restore --weights {shlex.quote(str(files.out))} INPUT OUTPUT")

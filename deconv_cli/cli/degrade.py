@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -73,6 +74,7 @@ def degrade(
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     if len(paths) < 2:
         raise UsageError("give at least one INPUT, and an OUTPUT at the end")
+    _refuse_idle(shared.given(context))
     from deconv_cli.degradation.files import Degradation
     from deconv_cli.restoration import planning
 
@@ -100,6 +102,13 @@ def degrade(
             _tell(streams, {"input": str(job.source), "output": str(job.target), "status": "planned"}, json=json)
         raise typer.Exit(ExitCode.OK)
     raise typer.Exit(_degrade_files(streams, jobs, how, json=json))
+
+
+def _refuse_idle(given: Container[str]) -> None:
+    """Refuse to say how to do what is not to be done."""
+    for how, what in (("noise", "noise_level"), ("subsampling", "quality")):
+        if how in given and what not in given:
+            raise UsageError(f"--{how} does nothing without --{what.replace('_', '-')}; give both")
 
 
 def _range(text: str | None, option: str) -> tuple[float, float] | None:
@@ -134,7 +143,7 @@ def _degrade_files(streams: Streams, jobs: list[Job], how: Degradation, *, json:
                 failed = True
                 streams.error(str(error))
                 if json:
-                    streams.json({**facts, "status": "failed", "reason": str(error)})
+                    streams.json({**facts, "status": "failed", "error": str(error)})
             else:
                 for warning in drawn["warnings"]:
                     streams.warning(f"{job.source}: {warning}")
@@ -172,7 +181,7 @@ def _tell(streams: Streams, facts: dict[str, Any], *, json: bool) -> None:
     """Report one file; what a dry run would do is a result and goes to stdout."""
     line = f"{facts['input']} -> {facts['output']}"
     if json:
-        streams.json(facts)
+        streams.json({**facts, "error": None})
     elif facts["status"] == "planned":
         streams.data(line)
     else:

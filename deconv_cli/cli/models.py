@@ -86,19 +86,28 @@ def _facts(weights: Weights) -> dict[str, Any]:
 
 
 @models.command("verify")
-def verify(context: typer.Context, quiet: shared.Quiet = False, verbose: shared.Verbose = False) -> None:
+def verify(
+    context: typer.Context,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> None:
     """Compare the bundled weights with their hashes."""
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     from deconv_cli.network.bundled import bundled_weights
 
-    damaged = False
+    found: dict[str, str | None] = {}
     for entry in bundled_weights().values():
         try:
             entry.verify()
         except DeconvError as error:
-            damaged = True
+            found[entry.name] = str(error)
             streams.error(str(error))
-            continue
-        streams.data(f"{entry.name}: as it should be")
-    if damaged:
+        else:
+            found[entry.name] = None
+            if not json:
+                streams.data(f"{entry.name}: as it should be")
+    if json:
+        streams.json([{"name": name, "error": error} for name, error in found.items()])
+    if any(found.values()):
         raise typer.Exit(ExitCode.FAILED)

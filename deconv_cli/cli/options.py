@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -51,6 +52,13 @@ class _ToStreams(logging.Handler):
         (self.streams.warning if record.levelno >= logging.WARNING else self.streams.message)(text)
 
 
+def _log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
+    """Log what libraries warn of: it is for developers, and what users are to know the package says itself."""
+    logging.getLogger("deconv_cli").debug("%s:%d: %s: %s", filename, lineno, category.__name__, message)
+
+
 def parse_numbers(
     text: str | None, option: str, separator: str, number: Callable[[str], Number]
 ) -> list[Number] | None:
@@ -72,6 +80,28 @@ def parse_numbers(
 def parse_names(text: str | None) -> list[str] | None:
     """Turn a text such as ``relu,tanh`` into names; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """Return what was given on the command line: parameters, and what users call them."""
+    return {
+        parameter.name: parameter.opts[0] if parameter.param_type_name == "option" else parameter.name.upper()
+        for parameter in context.command.params
+        if parameter.name and (source := context.get_parameter_source(parameter.name)) and source.name != "DEFAULT"
+    }
+
+
+def refuse_beside(context: typer.Context, option: str, heeded: Collection[str]) -> None:
+    """Refuse what would be left aside beside an option that changes what the command does.
+
+    Raises
+    ------
+    UsageError
+        If something is given that is not among the parameters heeded.
+    """
+    always = {"json", "quiet", "verbose"}
+    if ignored := [called for name, called in given(context).items() if name not in always.union(heeded)]:
+        raise UsageError(f"{', '.join(ignored)} does not go with {option}; leave it out")
 
 
 def require_folders(*folders: Path | None) -> None:
@@ -116,11 +146,12 @@ def require_table_path(path: Path, *inputs: Path) -> None:
 
 
 def set_up(context: typer.Context, *, quiet: bool, verbose: bool) -> Streams:
-    """Return the streams of the command, with the package's log going to them at the chosen level."""
+    """Return the streams of the command, with the package's log, and Python's warnings, going to them."""
     streams: Streams = context.obj
     streams.quiet = quiet
     log = logging.getLogger("deconv_cli")
     log.handlers = [_ToStreams(streams)]
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
+    warnings.showwarning = _log_warning
     return streams

@@ -64,7 +64,7 @@ class Reporter:
         """Say what a dry run found that the batch would take."""
         seconds = estimate.megapixels * seconds_per_megapixel
         if self.json:
-            facts = {
+            facts: dict[str, float | int | None] = {
                 "megapixels": round(estimate.megapixels, 3),
                 "seconds": round(seconds, 1),
                 "memory_bytes": estimate.memory,
@@ -77,11 +77,11 @@ class Reporter:
                 f"{count} file{'' if count == 1 else 's'}, {estimate.megapixels:.1f} megapixels: {takes}"
             )
 
-    def summarise(self, total: int, seconds: float, busy: float) -> None:
-        """Report the batch, with the share of the time that the network worked."""
-        share = min(1.0, busy / seconds) if seconds else 0.0
+    def summarise(self, total: int, seconds: float, busy: float | None) -> None:
+        """Report the batch, with the share of the time that the network worked, if it was measured."""
+        share = None if busy is None else round(min(1.0, busy / seconds), 3) if seconds else 0.0
         if self.json:
-            self._summary({"total": total, "seconds": round(seconds, 3), "network_share": round(share, 3)})
+            self._summary({"total": total, "seconds": round(seconds, 3), "network_share": share})
         elif total > 1:
             parts = ", ".join(f"{count} {status}" for status, count in self.tally.items())
             self.streams.message(f"{total} pictures: {parts}; {seconds:.1f} s, the network busy {share:.0%}")
@@ -93,7 +93,7 @@ class Reporter:
             left = f"{len(self.skipped)} of {total} pictures were not begun"
             self.streams.error(f"the disk is full: {left}; free some space and use --resume")
 
-    def _summary(self, facts: dict[str, float | int]) -> None:
+    def _summary(self, facts: dict[str, float | int | None]) -> None:
         self.streams.json({"summary": dict(self.tally), **facts}, to_stderr=self.json_to_stderr)
 
     def write_failed(self, path: Path, *, null: bool) -> None:

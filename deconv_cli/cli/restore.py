@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import time
@@ -16,14 +17,16 @@ from deconv_cli.cli import options as shared
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.reporting import Reporter
 from deconv_cli.cli.signals import graceful_stop
-from deconv_cli.errors import NoPicturesError, UsageError, unknown_name
+from deconv_cli.errors import DeconvError, NoPicturesError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from deconv_cli.cli.streams import Streams
+    from deconv_cli.restoration.batch import Outcome
     from deconv_cli.restoration.pages import Crop, Options
     from deconv_cli.restoration.planning import Job
     from deconv_cli.restoration.restorer import Restorers
     from deconv_cli.restoration.resume import ResumeRecord
+    from deconv_cli.restoration.sheet import ComparisonSheet
 
 PIPE = Path("-")
 RESTORATION, FILES, OUTPUT = "What is done", "Which files", "What is written"
@@ -198,7 +201,7 @@ def restore(
         typer.Option(
             "--format",
             metavar="png|jpg|webp|bmp|tiff|gif|avif|jp2|jxl|heif|same",
-            help="Format of the results.",
+            help="Format of the results; same: that of the input, by its content.",
             rich_help_panel=OUTPUT,
         ),
     ] = "same",
@@ -222,7 +225,9 @@ def restore(
     ] = "keep",
     palette: Annotated[
         bool,
-        typer.Option("--palette", help="Write pictures that have a palette with one again.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--palette", help="Write pictures that have a palette with one again: PNG and BMP.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     stamp: Annotated[
         bool,
@@ -300,6 +305,7 @@ def restore(
         fast=fast,
         sheet=compare,
         failed=failed,
+        null=null,
         overwrite=overwrite,
         resume=resume,
         workers=jobs,
@@ -324,10 +330,7 @@ def restore(
         raise UsageError("--resume needs a folder as OUTPUT")
     if dry_run:
         raise typer.Exit(look_at_files(request, planned, reporter))
-    code = restore_files(request, planned, reporter, fail_fast=fail_fast)
-    if failed:
-        reporter.write_failed(failed, null=null)
-    raise typer.Exit(code)
+    raise typer.Exit(restore_files(request, planned, reporter, fail_fast=fail_fast))
 
 
 def _number_or_word(text: str, option: str, words: tuple[str, ...], number: Callable[[str], Any]) -> Any:  # noqa: ANN401
@@ -365,7 +368,7 @@ def read_names(source: str, streams: Streams, *, null: bool) -> list[Path]:
     Raises
     ------
     UsageError
-        If the file cannot be read.
+        If the file cannot be read, or its names end otherwise.
     """
     if source == "-":
         data = streams.stdin.read()
@@ -374,6 +377,9 @@ def read_names(source: str, streams: Streams, *, null: bool) -> list[Path]:
             data = Path(source).read_bytes()
         except OSError as error:
             raise UsageError(f"{source}: the list of files cannot be read ({error.strerror})") from None
+    if b"\0" in data and not null:
+        raise UsageError(f"{source}: the names in it end in NUL bytes; add --null")
+    data = data.removeprefix(codecs.BOM_UTF8)  # Windows' editors begin a file with it.
     names = data.split(b"\0") if null else data.splitlines()
     return [Path(os.fsdecode(name)) for name in names if name]
 
@@ -393,6 +399,7 @@ class Request:
     fast: bool
     sheet: Path | None
     failed: Path | None
+    null: bool
     overwrite: bool
     resume: bool
     workers: int
@@ -400,12 +407,27 @@ class Request:
 
     def __post_init__(self) -> None:
         from deconv_cli.images import format_of
+        from deconv_cli.images.paths import is_folder
 
-        if self.sheet is None:
-            return
-        if format_of(self.sheet) != "png":
+        if self.sheet and format_of(self.sheet) != "png":
             raise UsageError(f"{self.sheet}: the sheet is a PNG; give a name that ends in .png")
-        self.refuse_existing(self.sheet)
+        for option, path in self.beside.items():
+            if is_folder(path):
+                raise UsageError(f"{option} {path}: it is a folder; give the name of a file")
+        self.refuse_existing(*self.replaceable)
+
+    @property
+    def beside(self) -> dict[str, Path]:
+        """What is written beside the results, by option; first what is dearer."""
+        given = {"--failed": self.failed, "--compare": self.sheet}
+        return {option: path for option, path in given.items() if path}
+
+    @property
+    def replaceable(self) -> list[Path]:
+        """What is written beside the results and would take the place of a file; a pipe takes none."""
+        from deconv_cli.images.atomic import is_stream
+
+        return [path for path in self.beside.values() if not is_stream(path)]
 
     @property
     def to_file(self) -> bool:
@@ -423,9 +445,8 @@ class Request:
 
     def refuse_pictures_beside(self, jobs: list[Job]) -> None:
         """Refuse a sheet, or a list of failures, that would take the place of an input or of a result."""
-        given = {option: path for option, path in (("--compare", self.sheet), ("--failed", self.failed)) if path}
-        pictures = {os.path.realpath(path) for job in jobs if given for path in (job.source, job.target)}
-        for option, path in given.items():
+        pictures = {os.path.realpath(path) for job in jobs if self.beside for path in (job.source, job.target)}
+        for option, path in self.beside.items():
             if os.path.realpath(path) in pictures:
                 raise UsageError(f"{option} {path}: it is an input or a result; give another name")
 
@@ -442,6 +463,7 @@ class Request:
 def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int]) -> list[Job]:
     """Decide what goes where, refusing all that would lose a file."""
     from deconv_cli.restoration import planning
+    from deconv_cli.restoration.resume import Record
 
     jobs = planning.plan(
         request.inputs,
@@ -450,6 +472,7 @@ def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int
         output_format=request.options.format,
         suffix=suffix,
         listed=request.listed,
+        results=() if request.to_file else Record(request.output).results,
     )
     if not jobs:
         raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
@@ -475,6 +498,7 @@ def open_record(request: Request, jobs: list[Job], weights: str, options: Option
     record = ResumeRecord(request.output, weights, options, reuse=request.resume)
     if request.resume and not request.overwrite:
         lost = [job.target for job in jobs if job.error is None and record.would_lose(job)]
+        lost += [path for path in request.replaceable if record.is_foreign(path)]
         planning.refuse_existing(lost, "not as an earlier run wrote it; use --overwrite to replace it")
     return record
 
@@ -505,9 +529,11 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, fail
     record = open_record(request, jobs, restorers.sha256, options)
     if record:
         make_writable_folder(request.output)
+    for path in request.beside.values():
+        make_writable_folder(path.parent)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    sheet = _sheet(request) if request.sheet else None
+    sheet = _sheet(request)
     began = time.perf_counter()
     with graceful_stop() as stop, reporter.streams.progress(len(jobs), "picture") as bar:
         batch = Batch(
@@ -522,13 +548,37 @@ def restore_files(request: Request, jobs: list[Job], reporter: Reporter, *, fail
         for outcome in batch.run(jobs):
             bar.update()
             reporter.tell(outcome)
-    if request.sheet and sheet:
-        sheet.write(request.sheet)
+    written = write_beside(request, reporter, sheet, record)
     reporter.summarise(len(jobs), time.perf_counter() - began, batch.busy)
-    return stop.code or (ExitCode.FAILED if reporter.failed else ExitCode.OK)
+    return stop.code or (ExitCode.FAILED if reporter.failed or not written else ExitCode.OK)
 
 
-def _sheet(request: Request) -> Any:  # noqa: ANN401 - a ComparisonSheet, which imports heavily
+def write_beside(
+    request: Request, reporter: Reporter, sheet: ComparisonSheet | None, record: ResumeRecord | None = None
+) -> bool:
+    """Write the list of failures and the sheet, each whatever becomes of the other; return whether both are written."""
+    from deconv_cli.images.atomic import is_stream
+
+    written = True
+    for path in request.beside.values():
+        try:
+            if path == request.failed:
+                reporter.write_failed(path, null=request.null)
+            elif sheet:
+                sheet.write(path)
+            else:
+                continue  # No picture was restored that it could show.
+            if record and not is_stream(path):
+                record.enter_beside(path)
+        except DeconvError as error:
+            reporter.streams.error(str(error))
+            written = False
+    return written
+
+
+def _sheet(request: Request) -> ComparisonSheet | None:
+    if request.sheet is None:
+        return None
     from deconv_cli.restoration.sheet import CHOSEN, CROP, ComparisonSheet
 
     return ComparisonSheet(CHOSEN if request.options.crop else CROP)
@@ -536,22 +586,42 @@ def _sheet(request: Request) -> Any:  # noqa: ANN401 - a ComparisonSheet, which 
 
 def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
     """Restore one picture from stdin, to stdout, or both."""
+    from deconv_cli.restoration import batch
+
+    streams = reporter.streams
+    _check_pipes(request, streams)
+    for path in request.beside.values():
+        batch.make_writable_folder(path.parent)
+    restorers, options = request.load()
+    sheet, began = _sheet(request), time.perf_counter()
+    try:
+        outcome = pass_through(request, streams, restorers, options, sheet)
+    except UsageError:
+        raise
+    except DeconvError as error:
+        outcome = batch.Outcome(*_piped_names(request), "failed", error=str(error))
+    written = write_beside(request, reporter, sheet)
+    reporter.tell(outcome)
+    reporter.summarise(1, time.perf_counter() - began, None)
+    return ExitCode.FAILED if reporter.failed or not written else ExitCode.OK
+
+
+def pass_through(
+    request: Request, streams: Streams, restorers: Restorers, options: Options, sheet: ComparisonSheet | None
+) -> Outcome:
+    """Read a picture, restore it and write it, each whole, since nobody can take back what went into a pipe."""
     from deconv_cli.images import format_of, write_atomically
     from deconv_cli.restoration import batch
 
-    streams, output = reporter.streams, request.output
-    _check_pipes(request, streams)
-    source = request.inputs[0]
-    restorers, options = request.load()
-    data = streams.stdin.read() if source == PIPE else batch.read_bytes(source)
-    sheet, file = _sheet(request) if request.sheet else None, io.BytesIO()
+    source, output, file = request.inputs[0], request.output, io.BytesIO()
+    name, target = _piped_names(request)
     outcome = batch.restore_data(
-        data,
+        streams.stdin.read() if source == PIPE else batch.read_bytes(source),
         file,
         restorers,
         options,
-        name="standard input" if source == PIPE else str(source),
-        target="standard output" if output == PIPE else str(output),
+        name=name,
+        target=target,
         target_format=options.format if output == PIPE else format_of(output) or "same",
         seen=sheet.add if sheet is not None else lambda _: None,
     )
@@ -559,10 +629,16 @@ def restore_piped(request: Request, reporter: Reporter) -> ExitCode:
         streams.write(file.getbuffer())
     else:
         write_atomically(output, file.getvalue())
-    if request.sheet and sheet:
-        sheet.write(request.sheet)
-    reporter.tell(outcome)
-    return ExitCode.OK
+    return outcome
+
+
+def _piped_names(request: Request) -> tuple[str, str]:
+    """Return what messages call the input and the output."""
+    source, output = request.inputs[0], request.output
+    return (
+        "standard input" if source == PIPE else str(source),
+        "standard output" if output == PIPE else str(output),
+    )
 
 
 def _check_pipes(request: Request, streams: Streams) -> None:

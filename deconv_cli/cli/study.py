@@ -103,6 +103,7 @@ def study(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the study lives. [FOLDER-study]", show_default=False)
     ] = None,
+    json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
 ) -> None:
@@ -119,9 +120,8 @@ def study(
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     if report:
-        if folder:
-            raise UsageError("--report takes the folder of a study, and no folder of pictures beside it")
-        _write_report(streams, report)
+        shared.refuse_beside(context, "--report", {"report"})
+        _write_report(streams, report, json=json)
         return
     if quick and full:
         raise UsageError("--quick and --full exclude each other")
@@ -171,25 +171,33 @@ def study(
             stop=stop,
         )
     if complete:
-        _write_report(streams, where)
+        _write_report(streams, where, json=json)
     else:
         streams.message(f"stopped; the same command goes on with the study in {where}")
     raise typer.Exit(stop.code or ExitCode.OK)
 
 
-def _write_report(streams: Streams, folder: Path) -> None:
+def _write_report(streams: Streams, folder: Path, *, json: bool) -> None:
     """Write the report, print its table and verdicts."""
+    from dataclasses import asdict
+
     from deconv_cli.study.report import main_table, write_report
     from deconv_cli.study.summary import load_summary
     from deconv_cli.study.verdicts import verdicts
 
     summary = load_summary(folder / "results.json")
     files = write_report(folder)
-    grid = main_table(summary)
-    cells = [[cell.replace("**", "") for cell in row[:6]] for row in (grid.headings, *grid.rows)]
-    streams.table(cells_table(cells))
-    for verdict in verdicts(summary):
-        streams.data(f"{verdict.claim} {verdict.conclusion}.")
+    judged = verdicts(summary)
+    if json:
+        arms = [arm.to_dict() for arm in summary.arms]
+        facts = {"report": str(files[0]), "unit": summary.unit, "arms": arms}
+        streams.json({**facts, "verdicts": [asdict(verdict) for verdict in judged]})
+    else:
+        grid = main_table(summary)
+        cells = [[cell.replace("**", "") for cell in row[:6]] for row in (grid.headings, *grid.rows)]
+        streams.table(cells_table(cells))
+        for verdict in judged:
+            streams.data(f"{verdict.claim} {verdict.conclusion}.")
     streams.message(f"{files[0]}: the report; {files[1].name} is the same in one file")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -196,6 +197,10 @@ def train(
     configuration, the log and its curves. Ctrl-C saves; --resume auto goes on.
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
+    given_folders = [*folders, *filter(None, (val, paired))]
+    shared.require_folders(*given_folders)
+    if steps is not None and max_time is not None:
+        raise UsageError("--steps and --max-time exclude each other")
     task = _implied_task(task, scale, noise)
     from deconv_cli.network.bundled import find_weights, load_by_name
     from deconv_cli.network.device import find_device
@@ -255,6 +260,8 @@ def train(
             json=json,
         )
     max_seconds = parse_time(max_time or "20m")
+    if max_time and toml.pop("steps", None):
+        streams.message("steps of the configuration left aside: --max-time is given")
     start = find_weights(init) if init else None
     shape = _shape_left_open(load_by_name(init).description.architecture, {*toml, *given}) if init else {}
     settings = config_from_dict({**shape, **toml, **given}, str(config or "options"))
@@ -266,10 +273,8 @@ def train(
         settings = _config_to_resume(checkpoint, settings, given, config)
         if max_time:
             streams.message(f"goes on to step {settings.steps}, as planned; --max-time is not heeded")
-    given_folders = [*folders, *filter(None, (val, paired))]
     hint = ", but left no checkpoint; use" if resume == "auto" else "; use --resume auto to go on,"
     _refuse(files, given_folders, replace=overwrite or _is_the_same(files, resume, checkpoint), hint=hint)
-    shared.require_folders(*given_folders)
 
     with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
 
@@ -353,7 +358,7 @@ def _train_classifier(
     else:
         streams.table(_confusion_table(result.confusion))
     streams.message(f"{files.out}: the weights; log and configuration are in {files.folder}")
-    streams.message(f"try them: deconv classify --weights {files.out} IMAGE...")
+    streams.message(f"try them: deconv classify --weights {shlex.quote(str(files.out))} IMAGE...")
     raise typer.Exit(stop.code or ExitCode.OK)
 
 
@@ -487,7 +492,8 @@ def _finish(streams: Streams, files: RunFiles, result: Result, *, json: bool) ->
         streams.json({"weights": str(files.out), **asdict(result), "scores": scores})
     if result.skipped:
         streams.warning(f"{result.skipped} steps were not finite and were left out")
+    out = shlex.quote(str(files.out))
     if result.step < result.steps:
-        streams.message(f"stopped at step {result.step} of {result.steps}; go on with: --out {files.out} --resume auto")
+        streams.message(f"stopped at step {result.step} of {result.steps}; go on with: --out {out} --resume auto")
     streams.message(f"{files.out}: the best weights; log, curves and checkpoint are in {files.folder}")
-    streams.message(f"try them: deconv restore --weights {files.out} INPUT OUTPUT")
+    streams.message(f"try them: deconv restore --weights {out} INPUT OUTPUT")

@@ -55,7 +55,7 @@ def atomic_file(path: Path, *, like: os.stat_result | None = None, keep_times: b
         If the file cannot be written; an earlier one is then untouched and nothing is left behind.
     """
     try:
-        if _stream_into(path) or (paths.exists(path) and not paths.is_file(path)):
+        if is_stream(path):
             writing = _handed_over(path)
         else:
             target = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -74,6 +74,11 @@ def _handed_over(path: Path) -> Iterator[BinaryIO]:
         stream = _stream_into(path)
         with os.fdopen(os.dup(stream), "wb") if stream else path.open("wb") as target:
             target.write(file.getvalue())
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether what is written to `path` goes into a pipe, a device or stdout, and replaces nothing."""
+    return bool(_stream_into(path)) or (paths.exists(path) and not paths.is_file(path))
 
 
 def _stream_into(path: Path) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from deconv_cli.errors import DeconvError
@@ -93,9 +94,19 @@ class Frame:
         return self.bits or 8 * self.pixels.dtype.itemsize
 
     @property
+    def layers(self) -> tuple[Samples, ...]:
+        """The pixels, and alpha and black where there are such."""
+        return tuple(layer for layer in (self.pixels, self.alpha, self.black) if layer is not None)
+
+    @property
     def nbytes(self) -> int:
         """Size of the samples in memory."""
-        return sum(layer.nbytes for layer in (self.pixels, self.alpha, self.black) if layer is not None)
+        return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no sample is NaN or infinite."""
+        return all(layer.dtype != np.float32 or bool(np.isfinite(layer).all()) for layer in self.layers)
 
     def map_layers(self, change: Callable[[Samples], Samples]) -> Frame:
         """Return the frame with pixels, alpha and black each changed by a function."""

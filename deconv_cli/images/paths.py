@@ -67,6 +67,19 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - see above
 
 
+def identities(path: Path) -> set[str | tuple[int, int]]:
+    """Return what a file or folder is known by: its path and, if it exists, its number on its disk.
+
+    A disk that is mounted twice, or takes a.png for A.png, gives it further paths.
+    """
+    real = os.path.realpath(path)  # pathlib's own raises where links lead in a circle.
+    try:
+        status = os.stat(path)  # noqa: PTH116 - see above
+    except (OSError, ValueError):
+        return {real}
+    return {real, (status.st_dev, status.st_ino)}
+
+
 def find_pictures(
     folder: Path, *, recursive: bool, exclude: Path | None = None, unreadable: dict[Path, str] | None = None
 ) -> list[Path]:
@@ -90,19 +103,19 @@ def find_pictures(
     DeconvError
         If a folder cannot be read.
     """
-    excluded = exclude.resolve() if exclude else None
-    return sorted(_walk(folder, recursive=recursive, excluded=excluded, above=frozenset(), unreadable=unreadable))
+    excluded = identities(exclude) if exclude else set()
+    return sorted(_walk(folder, recursive=recursive, above=set(), excluded=excluded, unreadable=unreadable))
 
 
 def _walk(
     folder: Path,
     *,
     recursive: bool,
-    excluded: Path | None,
-    above: frozenset[Path],
+    above: set[str | tuple[int, int]],
+    excluded: set[str | tuple[int, int]],
     unreadable: dict[Path, str] | None,
 ) -> Iterator[Path]:
-    above |= {folder.resolve()}
+    above = above | identities(folder)
     try:
         entries = list(folder.iterdir())
     except OSError as error:
@@ -116,5 +129,5 @@ def _walk(
             continue
         if is_picture(entry) and is_file(entry):
             yield entry
-        elif recursive and is_folder(entry) and entry.resolve() not in above | {excluded}:
-            yield from _walk(entry, recursive=True, excluded=excluded, above=above, unreadable=unreadable)
+        elif recursive and is_folder(entry) and identities(entry).isdisjoint(above | excluded):
+            yield from _walk(entry, recursive=True, above=above, excluded=excluded, unreadable=unreadable)

@@ -149,6 +149,8 @@ def _guarded(frames: Iterator[Frame], name: str, max_pixels: int) -> Iterator[Fr
             frame = next(frames, None)
         if frame is None:
             return
+        if not frame.is_finite:
+            raise DeconvError(f"{name}: holds values that are not finite (NaN or infinite); replace them first")
         yield frame
 
 

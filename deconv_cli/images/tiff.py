@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from deconv_cli.errors import DeconvError
 from deconv_cli.images import exif as exif_block
 from deconv_cli.images.frame import Frame, Samples, too_deep, too_large
 from deconv_cli.images.samples import widen
@@ -150,7 +149,7 @@ def read_page(tiff: Opened, page: Any, stream: IO[bytes], pillow: Callable[[int]
     pillow
         Reads the page of that index by Pillow, for kinds of 8-bit samples that tifffile does not turn into colours.
     """
-    frame = _read_plain(page, name) if _is_plain(page) else pillow(page.index)
+    frame = _read_plain(page) if _is_plain(page) else pillow(page.index)
     tags = page.tags
     lossless = int(page.compression) not in _JPEG_KINDS
     warnings = list(frame.warnings)
@@ -196,7 +195,7 @@ def _is_plain(page: Any) -> bool:  # noqa: ANN401
     )
 
 
-def _read_plain(page: Any, name: str) -> Frame:  # noqa: ANN401
+def _read_plain(page: Any) -> Frame:  # noqa: ANN401
     _check_segments(page)
     samples = page.asarray(maxworkers=1)
     if samples.ndim == 3 and int(page.planarconfig) == 2:
@@ -204,8 +203,6 @@ def _read_plain(page: Any, name: str) -> Frame:  # noqa: ANN401
     layers = samples.reshape(page.imagelength, page.imagewidth, -1)
     if layers.dtype == np.float16:
         layers = layers.astype(np.float32)
-    if layers.dtype == np.float32 and not np.isfinite(layers).all():
-        raise DeconvError(f"{name}: holds values that are not finite (NaN or infinite); replace them first")
     bits = page.bitspersample if 9 <= page.bitspersample <= 15 else None
     layers, warnings = widen(layers, bits) if bits else layers, []
     photometric = int(page.photometric)
@@ -254,7 +251,8 @@ def _divide(pixels: Samples, alpha: Samples) -> Samples:
     """Divide premultiplied pixels by their alpha."""
     cover = alpha[(...,) + (None,) * (pixels.ndim - 2)]
     if pixels.dtype == np.float32:
-        divided: Samples = np.divide(pixels, cover, out=np.zeros_like(pixels), where=cover > 0)
+        with np.errstate(over="ignore"):  # What is infinite is refused, wherever it comes from.
+            divided: Samples = np.divide(pixels, cover, out=np.zeros_like(pixels), where=cover > 0)
         return divided
     largest = np.uint64(np.iinfo(pixels.dtype).max)
     wide = pixels.astype(np.uint64) * largest + (cover // 2)

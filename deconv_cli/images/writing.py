@@ -43,15 +43,16 @@ class _Format:
     gray: bool = True
     alpha: bool = True
     black: bool = False
+    palette: bool = False
     animation: bool = False
     pages: bool = False
 
 
 _FORMATS = {
-    "png": _Format("PNG", _ALL_BUT_TAGS, (8, 16), animation=True),
+    "png": _Format("PNG", _ALL_BUT_TAGS, (8, 16), palette=True, animation=True),
     "jpg": _Format("JPEG", _ALL_BUT_TAGS - {"chunks"}, alpha=False, black=True),
     "webp": _Format("WebP", frozenset({"icc", "exif", "xmp"}), gray=False, animation=True),
-    "bmp": _Format("BMP", frozenset({"dpi"}), alpha=False),
+    "bmp": _Format("BMP", frozenset({"dpi"}), alpha=False, palette=True),
     "tiff": _Format(
         "TIFF",
         frozenset({"icc", "exif", "xmp", "iptc", "dpi", "tags"}),
@@ -59,7 +60,7 @@ _FORMATS = {
         black=True,
         pages=True,
     ),
-    "gif": _Format("GIF", frozenset({"comment"}), animation=True),
+    "gif": _Format("GIF", frozenset({"comment"}), palette=True, animation=True),
     "avif": _Format("AVIF", frozenset({"icc", "exif", "xmp"}), (8, 10, 12), gray=False, animation=True),
     "jp2": _Format("JPEG 2000", frozenset({"icc", "exif", "xmp"}), tuple(range(8, 17))),
     "jxl": _Format("JPEG XL", frozenset({"icc", "exif", "xmp"}), (8, 16, 32)),
@@ -233,8 +234,10 @@ def _fit(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, list[str
     if frame.alpha is not None and not what.alpha:
         frame = replace(frame, pixels=flatten_onto_white(frame.pixels, frame.alpha), alpha=None)
         warnings.append(f"{what.label} holds no transparency: it was flattened onto white")
-    if target == "gif" or (encoding.palette and frame.palette and target in ("png", "bmp")):
+    if target == "gif" or (encoding.palette and frame.palette and what.palette):
         warnings += _lost_to_palette(frame, what.label)
+    elif encoding.palette and frame.palette:
+        warnings.append(f"{what.label} is written without a palette: the colours stay what they are")
     if frame.stamp:
         stamped = stamp(frame, dict(frame.stamp), as_text=target == "png")
         warnings += ["the XMP could not be stamped"] if stamped is frame else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from deconv_cli.network.weights import Weights
 
 REGISTRY = "registry.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,9 @@ def load_by_name(name_or_file: str | Path) -> Weights:
     """
     from deconv_cli.network.weights import load_weights
 
-    loaded = load_weights(find_weights(name_or_file))
+    path = find_weights(name_or_file)
+    loaded = load_weights(path)
+    log.debug("weights %s: %s, sha256 %s", name_or_file, path, loaded.sha256)
     if entry := bundled_weights().get(str(name_or_file)):
         entry.check(loaded.sha256)
     return loaded

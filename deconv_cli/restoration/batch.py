@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COPIED = 1 << 20
 """Bytes copied at a time."""
 
-Status = Literal["restored", "copied", "complete", "planned", "failed", "skipped"]
+Status = Literal["restored", "copied", "rewritten", "complete", "planned", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Outcome:
     input, output
         The files.
     status
-        ``restored``; ``copied``: nothing to restore; ``complete``: already done; ``planned``: by a dry run; ``failed``;
+        ``restored``; ``copied``: nothing to restore, byte for byte; ``rewritten``: nothing to restore, but another
+        format, quality or part was asked for; ``complete``: already done; ``planned``: by a dry run; ``failed``;
         ``skipped``: not begun, because the disk was full.
     task
         What was undone, or null.
@@ -147,6 +148,14 @@ def written_format(picture: Picture, target_format: str) -> str:
     return kept if target_format == "same" else target_format
 
 
+def _misnamed(job: Job, picture: Picture) -> tuple[str, ...]:
+    """Say that a file keeps a format that its name does not tell."""
+    written = written_format(picture, job.format)
+    if written == format_of(job.target):
+        return ()
+    return (f"its name does not say so, but it is {written}, and the result is, too",)
+
+
 def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outcome:
     """Say what was done to the pages of a file."""
     first = next((done for done in all_done if done.task), all_done[0])
@@ -154,7 +163,7 @@ def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outco
     more = f" (the first of {len(all_done)})" if len(all_done) > 1 else ""
     return dataclasses.replace(
         outcome,
-        status="restored" if tasks else "copied",
+        status="restored" if tasks else "rewritten",
         task="+".join(tasks) or None,
         decision=first.decision + more,
         noise_level=first.noise_level,
@@ -165,13 +174,13 @@ def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outco
         width=picture.width,
         height=picture.height,
         pages=picture.count,
-        warnings=tuple(dict.fromkeys(warning for done in all_done for warning in done.warnings)),
+        warnings=(*outcome.warnings, *dict.fromkeys(warning for done in all_done for warning in done.warnings)),
     )
 
 
 def _copied(outcome: Outcome, picture: Picture, decision: Decision) -> Outcome:
     done = Done.nothing(decision)
-    return _describe(outcome, picture, [done] * picture.count)
+    return dataclasses.replace(_describe(outcome, picture, [done] * picture.count), status="copied")
 
 
 def restore_data(
@@ -409,8 +418,8 @@ class Batch:
         incoming = _Incoming(job)
         try:
             incoming.status = job.source.stat()
-            name, target_format = str(job.source), format_of(job.target) or "same"
-            incoming.parts = _read_pages(job.source, name, self.options, self.restorers, target_format)
+            name = str(job.source)
+            incoming.parts = _read_pages(job.source, name, self.options, self.restorers, job.format)
             picture = next(incoming.parts)
             assert isinstance(picture, Picture)
             incoming.picture = picture
@@ -429,7 +438,8 @@ class Batch:
             return _Outgoing(job, already_complete(job), began)
         if incoming.error or not incoming.picture or not incoming.first or not incoming.status:
             return _Outgoing(job, _failed(outcome, incoming.error), began)
-        outcome = dataclasses.replace(outcome, input_bytes=incoming.status.st_size)
+        warnings = _misnamed(job, incoming.picture)
+        outcome = dataclasses.replace(outcome, input_bytes=incoming.status.st_size, warnings=warnings)
         outgoing = _Outgoing(job, outcome, began, incoming.status)
         outgoing.needed = incoming.needed
         try:
@@ -490,7 +500,7 @@ class Batch:
         assert picture
         make_folder(job.target.parent)
         with atomic_file(job.target, like=incoming.status, keep_times=self.keep_times) as file:
-            warnings = _write(file, iter(feed), picture, self.options, format_of(job.target) or "same")
+            warnings = _write(file, iter(feed), picture, self.options, job.format)
             size = file.seek(0, os.SEEK_END)
         return warnings, size, time.perf_counter()
 
@@ -583,7 +593,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(f"{folder}, the output folder,", error) from error
+        raise cannot_write(f"{folder}, the output folder", error) from error
 
 
 def make_writable_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import check_pages, format_of, open_picture
+from deconv_cli.images import check_pages, open_picture
 from deconv_cli.images.paths import exists
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.batch import Outcome, written_format
@@ -59,7 +59,7 @@ def look_at(job: Job, options: Options, restorers: Restorers, estimate: Estimate
     try:
         size = job.source.stat().st_size if exists(job.source) else None
         with open_picture(job.source, max_pixels=options.max_pixels) as picture:
-            target = written_format(picture, format_of(job.target) or "same")
+            target = written_format(picture, job.format)
             check_pages(picture.name, target, picture.count, animated=picture.animated)
             scale = restorers.scale_for(options.task, options.scale)
             estimate.add(picture.width, picture.height, picture.count, picture.bytes_per_pixel, scale)

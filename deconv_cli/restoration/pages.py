@@ -46,7 +46,7 @@ class Options:
     crop
         The part to restore; None is all.
     format
-        A name of `deconv_cli.images.FORMATS`, or ``same`` as the target's suffix says.
+        A name of `deconv_cli.images.FORMATS`, or ``same``; see `deconv_cli.restoration.planning.Job`.
     quality, metadata, palette
         See `deconv_cli.images.Encoding`.
     stamp
@@ -89,9 +89,7 @@ class Options:
     @property
     def may_copy(self) -> bool:
         """Whether a file that needs nothing and keeps its format can be copied."""
-        return (
-            self.decides and self.quality is None and self.metadata == "keep" and self.crop is None and not self.palette
-        )
+        return self.decides and self.quality is None and self.metadata == "keep" and self.crop is None
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deconv_cli.errors import UsageError, unknown_name
 from deconv_cli.images import FORMATS, find_pictures, format_of
-from deconv_cli.images.paths import exists, is_folder
+from deconv_cli.images.paths import exists, identities, is_folder
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to restore, and where the result goes; or a folder that could not be read, and why."""
+    """One file to restore, where the result goes and in what format; or a folder that could not be read, and why.
+
+    The format ``same`` is that of the input's content, whatever the names say.
+    """
 
     source: Path
     target: Path
     error: str | None = None
+    format: str = "same"
 
 
 def plan(
@@ -30,6 +34,7 @@ def plan(
     output_format: str = "same",
     suffix: str = "",
     listed: Sequence[Path] = (),
+    results: Container[str] = (),
 ) -> list[Job]:
     """Decide where the result of every input goes.
 
@@ -50,12 +55,14 @@ def plan(
         Text to append to the stem of every result that goes into a folder.
     listed
         More files, which keep their places below the folder that they have in common.
+    results
+        Paths, links followed, of what earlier runs have written: in folders, these are no inputs.
 
     Raises
     ------
     UsageError
-        If the format is unknown or contradicts the output's suffix, a result would overwrite an input, or two results
-        would be one file.
+        If the format is unknown or contradicts the output's suffix, a result would overwrite an input, two results
+        would be one file, or the output is a file and would have to be a folder.
     """
     extension = _extension(output_format)
     if any(separator in suffix for separator in "/\\\0"):
@@ -63,13 +70,19 @@ def plan(
     _refuse_foreign_format(inputs, output)
     if not listed and is_single_file(inputs, output):
         refuse_other_format(output, output_format)
-        jobs = [Job(inputs[0], output)]
+        jobs = [Job(inputs[0], output, format=format_of(output) or "same")]
+    elif exists(output) and not is_folder(output):
+        raise UsageError(f"{output}: is a file; the last argument is OUTPUT, and must be a folder here")
     else:
         unreadable: dict[Path, str] = {}
         jobs = [
-            Job(path, output / inner.with_name(inner.stem + suffix + (extension or _written_suffix(inner))))
+            Job(
+                path,
+                output / inner.with_name(inner.stem + suffix + (extension or _written_suffix(inner))),
+                format=output_format,
+            )
             for path, inner in (
-                *_expand(inputs, output, unreadable, recursive=recursive),
+                *_expand(inputs, output, unreadable, results, recursive=recursive),
                 *_below_common_folder(listed),
             )
         ]
@@ -120,13 +133,14 @@ def _written_suffix(path: Path) -> str:
 
 
 def _expand(
-    inputs: Sequence[Path], output: Path, unreadable: dict[Path, str], *, recursive: bool
+    inputs: Sequence[Path], output: Path, unreadable: dict[Path, str], results: Container[str], *, recursive: bool
 ) -> Iterator[tuple[Path, Path]]:
     """Yield every picture with its path below the output folder."""
     for given in inputs:
         if is_folder(given):
             for path in find_pictures(given, recursive=recursive, exclude=output, unreadable=unreadable):
-                yield path, path.relative_to(given)
+                if os.path.realpath(path) not in results:
+                    yield path, path.relative_to(given)
         else:
             yield given, Path(given.name)
 
@@ -134,7 +148,10 @@ def _expand(
 def _below_common_folder(listed: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield every listed file with its path below the deepest folder that all of them lie in."""
     places = [Path(os.path.abspath(path)) for path in listed]  # noqa: PTH100 - links are not to be followed
-    common = os.path.commonpath([place.parent for place in places]) if places else ""
+    try:
+        common = os.path.commonpath([place.parent for place in places]) if places else ""
+    except ValueError as error:  # On Windows, of files on two drives.
+        raise UsageError(f"the listed files have no folder in common; list each drive's alone ({error})") from error
     for path, place in zip(listed, places, strict=True):
         yield path, place.relative_to(common)
 
@@ -150,12 +167,12 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 
 def _refuse_collisions(every: Sequence[Job]) -> None:
     jobs = [job for job in every if job.error is None]
-    sources = set().union(*(_identities(job.source) for job in jobs))
-    itself = [str(job.target) for job in jobs if not sources.isdisjoint(_identities(job.target))]
+    sources = set().union(*(identities(job.source) for job in jobs))
+    itself = [str(job.target) for job in jobs if not sources.isdisjoint(identities(job.target))]
     if itself:
         raise UsageError(f"would overwrite an input: {_listed(itself)}; give another output or --suffix")
     # Compared without case, since some file systems do not tell a.png from A.png.
-    targets = [_key(job.target) for job in jobs]
+    targets = [os.path.realpath(job.target) for job in jobs]
     counts = Counter(target.casefold() for target in targets)
     doubled = [
         f"{job.source} -> {job.target}"
@@ -179,23 +196,6 @@ def refuse_existing(
     existing = [str(target) for target in targets if exists(target)]
     if existing:
         raise UsageError(f"already there: {_listed(existing)}; {way_out}")
-
-
-def _key(path: Path) -> str:
-    """Return the path with links followed, as they are when files are written."""
-    return os.path.realpath(path)  # pathlib's own raises where links lead in a circle.
-
-
-def _identities(path: Path) -> set[str | tuple[int, int]]:
-    """Return what a file is known by: its path and, if it exists, its number on its disk.
-
-    A disk that is mounted twice, or takes a.png for A.png, gives it further paths.
-    """
-    try:
-        status = os.stat(path)  # noqa: PTH116 - as in `_key`
-    except (OSError, ValueError):
-        return {_key(path)}
-    return {_key(path), (status.st_dev, status.st_ino)}
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -302,6 +303,8 @@ class Restorer:
         """Restore all tiles, with smaller ones if memory runs out."""
         scale = self.description.scale
         height, width = image.shape[:2]
+        count = math.ceil(height / core[0]) * math.ceil(width / core[1])
+        log.debug("%d x %d pixels in tiles of %d x %d: %d", width, height, core[1], core[0], count)
         output = np.empty((height * scale, width * scale, *image.shape[2:]), image.dtype)
         while True:
             try:

@@ -101,6 +101,7 @@ class Runner:
         key = kind.name, precision
         if key not in self._loaded:
             self._loaded[key] = kind.load(self.weights, self.device, precision)
+            log.debug("%s runs in %s on %s, %s", self.weights.description.name, kind.name, self.device, precision)
         return self._loaded[key]
 
     def _give_up(self, reasons: dict[str, str], instead: str) -> None:

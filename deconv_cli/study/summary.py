@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +74,18 @@ class ArmSummary:
         """Return the geometric mean of a measure over the seeds."""
         return estimate_ratio(list(self.by_seed(measure).values()))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the single runs."""
+        return {
+            **dataclasses.asdict(self.arm),
+            "rate": self.rate,
+            "runs": len(self.runs),
+            "diverged": self.diverged,
+            "score": _plain(self.of(final_score)),
+            "gain": _plain(self.of(gain)),
+            "gradients": self.gradients if self.runs else None,
+        }
+
     @property
     def gradients(self) -> str:
         """What the gradients do, by the median ratio of first to last layer: vanishing, healthy, exploding."""
@@ -131,6 +145,13 @@ class Summary:
         """Return the score whose reaching is timed: `BELOW_BEST` under the best arm's at the end of its curve."""
         ends = [end.mean for arm in self.arms if arm.arm.task == task and (end := arm.of(curve_end))]
         return max(ends) - BELOW_BEST if ends else None
+
+
+def _plain(measured: Estimate | None) -> dict[str, Any] | None:
+    if measured is None:
+        return None
+    # The interval of a single value is NaN, which JSON has no word for.
+    return {name: None if math.isnan(value) else value for name, value in dataclasses.asdict(measured).items()}
 
 
 def choose_rate(sweep: Sequence[dict[str, Any]]) -> float:
