@@ -44,7 +44,7 @@ def clipping_bias(
 
     Examples
     --------
-    >>> noise = np.random.default_rng(0).normal(0, 50 / 255, (64, 64))
+    >>> noise = np.random.default_rng(0).normal(0, 50 / 255, (256, 256))
     >>> black = np.clip(noise, 0, 1).astype(np.float32)
     >>> mean = np.full_like(black, black.mean())
     >>> round(255 * float(mean[0, 0])), round(255 * float((mean - clipping_bias(mean, black, 50)).mean()))
