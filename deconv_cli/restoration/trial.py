@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deconv_cli.images import to_float
 from deconv_cli.metrics.luma import LUMA
 
-SIDE = 512
+SIDE = 384
 """Largest side, in pixels, of the centre that is tried."""
 BLOCK = 16
 """Side, in pixels, of the squares that are told flat from others."""
