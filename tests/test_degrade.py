@@ -56,6 +56,17 @@ def test_camera_noise_is_correlated_and_stronger_in_chroma():
     assert np.sqrt(np.square(chroma).mean()) > luma.std()
 
 
+def test_a_camera_may_have_denoised_colours_and_sharpened():
+    """What it took from the colours is in luma instead, for the level counts both; sharpening undoes correlation."""
+    typical, gray = (noise_on(0.5, camera=Camera(chroma_gain=gain)) for gain in (1, 0.2))
+    chroma = [np.sqrt(np.square(noise - (noise @ LUMA)[..., None]).mean()) for noise in (typical, gray)]
+    assert chroma[1] < 0.6 * chroma[0]
+    assert (gray @ LUMA).std() > 1.2 * (typical @ LUMA).std()
+    smooth, sharp = (noise_on(0.5, camera=Camera(luma_smoothing=1.2, sharpening=share)) @ LUMA for share in (0, 1))
+    assert correlation(sharp, 2) < correlation(smooth, 2) - 0.05
+    assert correlation(sharp, 3) < correlation(smooth, 3) - 0.05
+
+
 def test_camera_noise_is_seeded_and_8_bit_and_keeps_gray_gray():
     image = to_float(data.chelsea()[:64, :80])
     first, again, other = (add_camera_noise(image, 10, np.random.default_rng(seed)) for seed in (1, 1, 2))
