@@ -36,9 +36,9 @@ def decoded(pixels, quality):
 
 CAMERAS = {
     "camera": Camera(),
-    "denoised": Camera(
-        luma_smoothing=0.9, chroma_smoothing=1.5, chroma_gain=0.25
-    ),  # what one has taken some noise from
+    # What cameras leave that have taken noise from luma and colours, or from the colours alone.
+    "denoised": Camera(luma_smoothing=0.9, chroma_smoothing=1.5, chroma_gain=0.25),
+    "gray": Camera(luma_smoothing=0.6, chroma_smoothing=1.0, chroma_gain=0.1),
 }
 
 
@@ -74,6 +74,10 @@ def restore_photo(pixels):
         (noisy("denoised", 6)[..., 1], None, ALL, "photo", "hidden noise"),
         (noisy("denoised", 6), 97, ALL, "photo", "hidden noise"),
         (noisy("denoised", 6), 97, {"denoise"}, None, "nothing to restore"),
+        (noisy("gray", 12), None, {"denoise"}, "denoise", "noise level 2"),
+        (noisy("gray", 12), None, ALL, "photo", "hidden noise"),
+        (noisy("gray", 12)[..., 1], None, ALL, "photo", "hidden noise"),
+        (noisy("white", 10)[..., 1], None, ALL, "denoise", "noise level"),
         (CLEAN, 75, ALL, "decompress", "JPEG quality 75"),
         (noisy("white", 15), 92, ALL, "photo", "noise level"),
         (noisy("white", 15), 98, ALL, "denoise", "noise level"),

@@ -26,8 +26,8 @@ QUIET_FRACTION, MIN_QUIET = 0.02, 300
 FIRST_HIGH_FREQUENCY = 9
 """Sum of the two DCT indices from which a coefficient counts as noise; below it, as texture."""
 MAX_PASSES = 10
-COARSE = 4
-"""Side of the averages that tell correlated noise from white."""
+SMOOTH, COARSE = 2, 4
+"""Side of the averages that tell correlated noise from white, in all channels and in chroma alone."""
 MOST_AVERAGES = 512
 """Averages a side that are looked at, in the centre of a picture: bounds time and memory."""
 SATURATED_MARGIN = 0.15
@@ -112,19 +112,43 @@ def estimate_coarse_chroma(image: NDArray[Any]) -> float:
     """
     if image.ndim == 2 or min(image.shape[:2]) < COARSE * PATCH:
         return 0.0
-    chroma = _average(image) @ OPPONENT[1:].T.astype(np.float32)
+    chroma = _average(image, COARSE) @ OPPONENT[1:].T.astype(np.float32)
     levels = [estimate_noise_level(np.ascontiguousarray(chroma[..., plane])) for plane in range(2)]
     return math.sqrt(np.mean(np.square(levels)))
 
 
-def _average(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Average squares of pixels in the centre of a picture."""
-    most = MOST_AVERAGES * COARSE
+def estimate_smooth_noise(image: NDArray[Any]) -> float:
+    """Estimate the level of white noise that would leave as much in averages of 2 x 2 pixels as is in a picture.
+
+    White noise of level s has s; noise that pixels share with their neighbours more than `estimate_noise_level` reads,
+    up to several times as much. So has texture, which is among the middle frequencies.
+
+    Parameters
+    ----------
+    image
+        H x W or H x W x 3; uint8, uint16, or float32, nominally 0..1.
+
+    Returns
+    -------
+    float
+        Noise level on the 0..255 scale; 0.0 for pictures of less than 16 pixels a side.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(0.5, 20 / 255, (256, 256, 3))
+    >>> round(estimate_smooth_noise(noise.astype(np.float32)))
+    20
+    """
+    return SMOOTH * estimate_noise_level(_average(image, SMOOTH))
+
+
+def _average(image: NDArray[Any], side: int) -> NDArray[np.float32]:
+    """Average squares of so many pixels a side, in the centre of a picture."""
+    most = MOST_AVERAGES * side
     top, left = (max(0, length - most) // 2 for length in image.shape[:2])
     centre = to_float(image[top : top + most, left : left + most])
-    height, width = (length // COARSE for length in centre.shape[:2])
-    inside = centre[: height * COARSE, : width * COARSE]
-    blocks = inside.reshape(height, COARSE, width, COARSE, *centre.shape[2:])
+    height, width = (length // side for length in centre.shape[:2])
+    blocks = centre[: height * side, : width * side].reshape(height, side, width, side, *centre.shape[2:])
     averages: NDArray[np.float32] = blocks.mean(axis=(1, 3))
     return averages
 
