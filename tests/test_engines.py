@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,6 +89,16 @@ def test_every_engine_restores_alike(engine, tiny_weights):
     assert (result.engine, result.fallback) == (engine, None)
     assert np.abs(result.pixels - expected.pixels).max() <= 1e-4 / 255
     assert np.abs(expected.pixels - image / 255).max() > 0.05
+
+
+def test_threads_may_share_a_restorer(tiny_weights):
+    """As the trials of auto do, beside the restoration of another picture: each gets what is its own."""
+    restorer = Restorer(tiny_weights, precision="fp32", engine="openvino")
+    pictures = [np.random.default_rng(seed).integers(0, 255, (96, 96), np.uint8) for seed in range(8)]
+    alone = [restorer.restore(picture, noise_level=20).pixels for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        shared = list(pool.map(lambda picture: restorer.restore(picture, noise_level=20).pixels, pictures * 8))
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(shared, alone * 8, strict=True))
 
 
 def test_bf16_is_as_near_to_float32_as_that_of_torch():

@@ -69,6 +69,8 @@ def _across_columns(luma: NDArray[np.float32]) -> float:
 def _mean(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the mean over all axes but the last of what is a number; 0 where nothing is."""
     counted = np.isfinite(values)
-    sums = np.where(counted, values, 0).sum((0, 1), np.float64)
-    means: NDArray[np.float64] = sums / np.maximum(1, counted.sum((0, 1)))
+    if counted.all():  # As nearly always, and in half of the time.
+        means: NDArray[np.float64] = values.mean(0).mean(0, np.float64)
+    else:
+        means = np.where(counted, values, 0).sum((0, 1), np.float64) / np.maximum(1, counted.sum((0, 1)))
     return means

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from deconv_cli.degradation.noise import LEVEL_SCALE
 
 WINDOW = 7
 """Side of the square in which clipped pixels are counted: at most 255 fit a byte."""
+ENTRIES = 4096
+"""Of the table: one is 0.001 sigma from the next."""
 ENOUGH = 0.5
 """Share of the clipped pixels to be expected from which all of the shift is undone. To ask for more would leave some of
 it, since so few pixels scatter; for less would change clean pictures beside their blacks."""
@@ -51,16 +54,44 @@ def clipping_bias(
     (20, 0)
     """
     bias = np.zeros(restored.size, np.float32)
-    sigma, of_noise = noise_level / LEVEL_SCALE, clipped_gaussian()
+    sigma, table = np.float32(noise_level / LEVEL_SCALE), _table()
     for limit, inwards in ((0, 1), (1, -1)):
         counts = _count_around(clipped == limit).ravel()
         near = np.flatnonzero(counts)
         means = inwards * (restored.ravel()[near] - limit) / sigma
-        # Beyond the table: far inside, where next to nothing is clipped.
-        moved = np.interp(means, of_noise.mean, of_noise.mean - of_noise.centre, right=0)
-        expected = np.interp(means, of_noise.mean, of_noise.saturated) * WINDOW**2
-        bias[near] += inwards * sigma * moved * np.minimum(1, counts[near] / (ENOUGH * expected))
+        at = np.clip((means - table.first) / table.step, 0, ENTRIES - 1).astype(np.intp)
+        bias[near] += inwards * sigma * table.moved[at] * np.minimum(1, counts[near] / table.enough[at])
     return bias.reshape(restored.shape)
+
+
+class _Table(NamedTuple):
+    """By the mean of clipped noise, evenly spaced in units of its sigma: several times as fast as `interp`.
+
+    Attributes
+    ----------
+    first, step
+        The least mean, and the distance from one to the next.
+    moved
+        How far the clipping has moved it; 0 at the end, far inside, where next to nothing is clipped.
+    enough
+        How many clipped pixels in the window are enough to undo all of that.
+    """
+
+    first: float
+    step: float
+    moved: NDArray[np.float32]
+    enough: NDArray[np.float32]
+
+
+@functools.cache
+def _table() -> _Table:
+    of_noise = clipped_gaussian()
+    means = np.linspace(of_noise.mean[0], of_noise.mean[-1], ENTRIES)
+    step = means[1] - means[0]
+    moved = np.interp(means, of_noise.mean, of_noise.mean - of_noise.centre).astype(np.float32)
+    moved[-1] = 0
+    enough = (ENOUGH * WINDOW**2 * np.interp(means, of_noise.mean, of_noise.saturated)).astype(np.float32)
+    return _Table(float(means[0]), float(step), moved, enough)
 
 
 def _count_around(marked: NDArray[np.bool_]) -> NDArray[np.uint8]:

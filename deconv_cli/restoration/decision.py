@@ -116,8 +116,9 @@ class Findings:
     @property
     def hidden(self) -> bool:
         """Whether there is more noise than shows without a trial: like texture, or covered by JPEG."""
-        least = COMPRESSED_REMOVED if self.compressed else REMOVED
-        return self.removed >= max(least, CORRELATED_SHARE * self.luma_share * self.noise_level)
+        if self.noisy:
+            return self.removed >= CORRELATED_SHARE * self.luma_share * self.noise_level
+        return self.removed >= (COMPRESSED_REMOVED if self.compressed else REMOVED)
 
     @property
     def level(self) -> float:
