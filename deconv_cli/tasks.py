@@ -56,6 +56,8 @@ class Task:
         Default shape of the network; see `deconv_cli.network.description.Architecture`.
     channel
         What is scored; see `deconv_cli.metrics.Protocol`.
+    compressed
+        Whether what is to be restored has been a JPEG, whose blocks start at the corner of most patches in training.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Task:
     widths: tuple[int, ...] = (32, 64, 128, 240)
     blocks: tuple[int, ...] = (1, 1, 2, 3)
     channel: str = "rgb"
+    compressed: bool = False
 
     @property
     def condition_planes(self) -> int:
@@ -132,6 +135,7 @@ TASKS = MappingProxyType(
                 condition_scale=None,
                 degrade=lambda image, quality, _: compress_jpeg(image, quality),
                 degrade_variously=compress_variously,
+                compressed=True,
             ),
             Task(
                 name="photo",
@@ -142,6 +146,7 @@ TASKS = MappingProxyType(
                 condition_scale=None,
                 degrade=photograph,
                 degrade_variously=photograph_variously,
+                compressed=True,
             ),
             Task(
                 name="sr",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy import ndimage
 from skimage import data
 
 import deconv_cli as deconv
+from deconv_cli.degradation.blocking import find_blocks
 from deconv_cli.errors import UsageError
 from deconv_cli.images import to_float
 from deconv_cli.network import bundled
@@ -125,6 +127,25 @@ def test_less_strength_gives_back_texture_before_noise():
     plain = full + share * (noisy - full)
     assert share > 0.2
     assert np.std((weaker - clean)[flat]) < 0.75 * np.std((plain - clean)[flat])
+
+
+@pytest.mark.parametrize("tile", ["off", 48])
+def test_a_cropped_jpeg_is_restored_as_what_it_was_cropped_from(tile):
+    """Most of the training was on blocks of JPEG that start at the corner: those of a crop do not."""
+    file = BytesIO()
+    Image.fromarray(data.chelsea()[:144, 100:260]).save(file, "jpeg", quality=40)
+    picture, restorer = np.asarray(Image.open(file)), Restorer("photo", precision="fp32")
+    assert find_blocks(picture) == (0, 0)
+    whole = restorer.restore(picture).pixels.astype(int)
+    for down, right in ((3, 6), (0, 5), (7, 0)):
+        part = np.ascontiguousarray(picture[down:, right:])
+        assert find_blocks(part) == (-down % 8, -right % 8)
+        restored = restorer.restore(part, tile=tile).pixels
+        assert restored.shape == part.shape
+        # Beside the new border there is less to go by.
+        away = np.abs(restored - whole[down:, right:])[40:, 40:]
+        assert away.max() <= 2
+        assert away.mean() < 0.1
 
 
 def test_tiles_do_not_show_with_less_strength(tiny):

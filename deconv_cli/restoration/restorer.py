@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deconv_cli.degradation.blocking import find_blocks
+from deconv_cli.degradation.jpeg import BLOCK
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, UsageError, out_of_memory
 from deconv_cli.images import bleed_alpha, from_float, is_gray, to_float, upscale, without_hidden
@@ -83,10 +85,13 @@ class _Pass:
     ----------
     clipped
         Whether the noise was clipped, and the network was not trained on that.
+    before
+        Rows and columns that the first tile starts before the picture.
     """
 
     noise_level: float | None
     clipped: bool
+    before: tuple[int, int]
     strength: float
     chroma: float
     precision: str
@@ -209,12 +214,13 @@ class Restorer:
             return dataclasses.replace(inner, pixels=np.repeat(inner.pixels[..., None], 3, axis=2))
         level = self.find_noise_level(image, noise_level, alpha)
         clipped = bool(level) and image.dtype != np.float32 and self._knows_no_clipping
-        how = _Pass(level, clipped, strength, chroma, self.precision_for(image.dtype), tta)
         if image.dtype == np.float32 and (largest := image.max()) > FAR_BEYOND:
             log.warning("values up to %g in a float picture, which is nominally 0..1: divide it by its peak", largest)
         visible = image if alpha is None else bleed_alpha(image, alpha)
-        height, width = image.shape[:2]
-        pixels = self._run(visible, how, self._core(tile, height, width, how.precision))
+        before, precision = self._before(visible), self.precision_for(image.dtype)
+        how = _Pass(level, clipped, before, strength, chroma, precision, tta)
+        height, width = (side + more for side, more in zip(image.shape[:2], before, strict=True))
+        pixels = self._run(visible, how, self._core(tile, height, width, precision))
         scale = self.description.scale
         if alpha is not None and scale == 1:
             hidden = alpha == 0
@@ -285,6 +291,15 @@ class Restorer:
         """
         return self.task.name == "denoise" and not self.weights.recipe.get("paired")
 
+    def _before(self, image: Pixels) -> tuple[int, int]:
+        """Return the rows and columns by which tiles have to start earlier for the blocks of JPEG to start with them.
+
+        So they did in most of the training; of a picture that was cropped since they may lie anywhere.
+        """
+        found = find_blocks(image) if self.task.compressed else None
+        row, column = (-start % BLOCK % self.description.architecture.size_multiple for start in found or (0, 0))
+        return row, column
+
     def _core(self, tile: int | Literal["auto", "off"], height: int, width: int, precision: str) -> tuple[int, int]:
         """Return height and width of the tiles' cores."""
         architecture = self.description.architecture
@@ -303,7 +318,7 @@ class Restorer:
         """Restore all tiles, with smaller ones if memory runs out."""
         scale = self.description.scale
         height, width = image.shape[:2]
-        count = math.ceil(height / core[0]) * math.ceil(width / core[1])
+        count = math.ceil((height + how.before[0]) / core[0]) * math.ceil((width + how.before[1]) / core[1])
         log.debug("%d x %d pixels in tiles of %d x %d: %d", width, height, core[1], core[0], count)
         output = np.empty((height * scale, width * scale, *image.shape[2:]), image.dtype)
         while True:
@@ -336,8 +351,8 @@ class Restorer:
         around = blended * (blending.WINDOW // 2) + how.clipped * (clipping.WINDOW // 2)
         overlap = architecture.round_up(overlap + around)
         margin = architecture.round_up(max(MIRRORED, architecture.influence_radius // 4))
-        for rows in spans(shape[0], core[0], overlap, multiple, margin):
-            for columns in spans(shape[1], core[1], overlap, multiple, margin):
+        for rows in spans(shape[0], core[0], overlap, multiple, margin=margin, before=how.before[0]):
+            for columns in spans(shape[1], core[1], overlap, multiple, margin=margin, before=how.before[1]):
                 yield rows, columns
 
     def _run_tile(self, patch: Pixels, how: _Pass) -> Pixels:

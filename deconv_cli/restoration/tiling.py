@@ -40,7 +40,7 @@ class Span:
         return slice((self.start - self.low) * scale, (self.stop - self.low) * scale)
 
 
-def spans(size: int, core: int, overlap: int, multiple: int, margin: int = 0) -> Iterator[Span]:
+def spans(size: int, core: int, overlap: int, multiple: int, *, margin: int = 0, before: int = 0) -> Iterator[Span]:
     """Cut an axis into cores with context.
 
     A result is exact if every tile starts on a multiple of the network's stride, so that its grids of pixels coincide
@@ -58,6 +58,8 @@ def spans(size: int, core: int, overlap: int, multiple: int, margin: int = 0) ->
         The total stride of the network.
     margin
         Pixels that the picture is continued for beyond its border, on every side; a multiple of `multiple`.
+    before
+        Pixels, less than `multiple`, that the first core starts before the picture, by which all grids move.
 
     Examples
     --------
@@ -65,11 +67,15 @@ def spans(size: int, core: int, overlap: int, multiple: int, margin: int = 0) ->
     [(0, 64, 0, 80), (64, 100, 48, 104)]
     >>> [(tile.start, tile.stop, tile.low, tile.high) for tile in spans(100, 64, 16, 8, margin=8)]
     [(0, 64, -8, 80), (64, 100, 48, 112)]
+    >>> [(tile.start, tile.stop, tile.low, tile.high) for tile in spans(100, 64, 16, 8, margin=8, before=3)]
+    [(0, 61, -11, 77), (61, 100, 45, 109)]
     """
-    padded = -(-size // multiple) * multiple
-    for start in range(0, size, core):
-        stop = min(start + core, size)
-        yield Span(start, stop, max(-margin, start - overlap), min(padded + margin, start + core + overlap))
+    end = size + before
+    padded = -(-end // multiple) * multiple
+    for start in range(0, end, core):
+        stop = min(start + core, end)
+        low, high = max(-margin, start - overlap), min(padded + margin, start + core + overlap)
+        yield Span(max(0, start - before), stop - before, low - before, high - before)
 
 
 def even_core(size: int, largest: int, multiple: int) -> int:
