@@ -80,7 +80,7 @@ def restore_photo(pixels):
         (noisy("white", 10)[..., 1], None, ALL, "denoise", "noise level"),
         (CLEAN, 75, ALL, "decompress", "JPEG quality 75"),
         (noisy("white", 15), 92, ALL, "photo", "noise level"),
-        (noisy("white", 15), 98, ALL, "denoise", "noise level"),
+        (noisy("white", 15), 98, ALL, "photo", "correlated colour noise"),
         (noisy("white", 25), 75, {"denoise", "decompress"}, "denoise", "JPEG quality 75"),
     ],
 )
@@ -88,6 +88,30 @@ def test_decision(pixels, quality, tasks, expected, words):
     decision = decide(read_frame(encoded(pixels, quality)), tasks, restore_photo)
     assert decision.task == expected
     assert words in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("level", "gray", "options", "expected"),
+    [
+        (10, False, {"quality": 98, "subsampling": "4:4:4"}, "denoise"),
+        (20, False, {"quality": 90, "subsampling": "4:4:4"}, "denoise"),
+        (20, False, {"quality": 98, "subsampling": "4:2:0"}, "photo"),
+        (10, False, {"quality": 80, "subsampling": "4:4:4"}, "photo"),
+        (12, True, {"quality": 90}, "denoise"),
+        (12, True, {"quality": 75}, "photo"),
+    ],
+)
+def test_white_noise_stays_white_in_a_jpeg_that_keeps_it(level, gray, options, expected):
+    """Coarse steps take it from the high frequencies, and subsampling from the colours: then it is photo's."""
+    pixels, clean = (image[..., 1] if gray else image for image in (noisy("white", level), CLEAN))
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "jpeg", **options)
+    frame = read_frame(file.getvalue())
+    decision = decide(frame, ALL, restore_photo)
+    assert decision.task == expected
+    denoised = Restorer("denoise").restore(frame.pixels).pixels
+    scores = {"denoise": psnr(clean, denoised), "photo": psnr(clean, restore_photo(frame.pixels))}
+    assert max(scores, key=scores.__getitem__) == expected
 
 
 def test_auto_says_what_and_why_also_in_json(run, tmp_path):

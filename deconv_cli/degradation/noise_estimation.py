@@ -7,7 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from deconv_cli.degradation.clipping import clipped_gaussian
 from deconv_cli.degradation.noise import LEVEL_SCALE
@@ -72,9 +72,35 @@ def estimate_noise_level(image: NDArray[Any]) -> float:
     >>> round(estimate_noise_level(noise.astype(np.float32)))
     25
     """
+    return root_mean_square(estimate_opponent_levels(image))
+
+
+def estimate_opponent_levels(image: NDArray[Any]) -> NDArray[np.float64]:
+    """Estimate the level of noise at high frequencies in luma and in the two chroma components.
+
+    They are equal where the noise is white. JPEG with subsampled colours takes it from the chroma.
+
+    Parameters
+    ----------
+    image
+        As for `estimate_noise_level`, which is the root mean square of these.
+
+    Returns
+    -------
+    ndarray
+        float64, of 3, for orthonormal components on the 0..255 scale; of 1 for H x W. Zeros where nothing can be
+        measured.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(0.5, 20 / 255, (256, 256, 3))
+    >>> estimate_opponent_levels(noise.astype(np.float32)).round().tolist()
+    [20.0, 20.0, 20.0]
+    """
     channels = image[..., None] if image.ndim == 2 else image
+    nothing = np.zeros(channels.shape[2])
     if min(channels.shape[:2]) < PATCH:
-        return 0.0
+        return nothing
     lowest, highest = (to_float(np.asarray(limit.reduce(channels, axis=None))) for limit in (np.fmin, np.fmax))
     sampled = _sample_patches(channels)
     # Only the sampled patches are scaled, some at a time: memory that is in use already is a multiple faster.
@@ -83,7 +109,7 @@ def estimate_noise_level(image: NDArray[Any]) -> float:
         for start in range(0, len(sampled), PATCHES_AT_ONCE)
     ]
     measures = _Measures(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    return _solve_level(measures) * LEVEL_SCALE if len(measures.texture) else 0.0
+    return _solve_levels(measures) * LEVEL_SCALE if len(measures.texture) else nothing
 
 
 def estimate_coarse_chroma(image: NDArray[Any]) -> float:
@@ -114,7 +140,7 @@ def estimate_coarse_chroma(image: NDArray[Any]) -> float:
         return 0.0
     chroma = _average(image, COARSE) @ OPPONENT[1:].T.astype(np.float32)
     levels = [estimate_noise_level(np.ascontiguousarray(chroma[..., plane])) for plane in range(2)]
-    return math.sqrt(np.mean(np.square(levels)))
+    return root_mean_square(levels)
 
 
 def estimate_smooth_noise(image: NDArray[Any]) -> float:
@@ -140,6 +166,11 @@ def estimate_smooth_noise(image: NDArray[Any]) -> float:
     20
     """
     return SMOOTH * estimate_noise_level(_average(image, SMOOTH))
+
+
+def root_mean_square(levels: ArrayLike) -> float:
+    """Return the level of noise that has so much in each of some components."""
+    return math.sqrt(np.mean(np.square(levels)))
 
 
 def _average(image: NDArray[Any], side: int) -> NDArray[np.float32]:
@@ -220,11 +251,11 @@ def _cosine_transform() -> tuple[NDArray[np.float32], int]:
     return np.kron(dct, dct)[by_frequency].T.astype(np.float32), low
 
 
-def _solve_level(measures: _Measures) -> float:
-    """Iterate the noise level, in units of the pixels: how much clipping takes from it depends on it."""
+def _solve_levels(measures: _Measures) -> NDArray[np.float64]:
+    """Iterate the channels' levels, in units of the pixels: how much clipping takes from them depends on them."""
     squared_mix = np.square(_mix(measures.distances.shape[1])).T
     clipped = clipped_gaussian()
-    level = 0.0
+    levels, level = np.zeros(len(squared_mix)), 0.0
     for _ in range(MAX_PASSES):
         means = clipped.mean * level
         inside = measures.distances > means[0]
@@ -234,17 +265,18 @@ def _solve_level(measures: _Measures) -> float:
             inside &= measures.saturated <= explained + SATURATED_MARGIN
         chosen = np.flatnonzero(inside.all(1))
         if chosen.size == 0:
-            return 0.0
+            return np.zeros_like(levels)
         kept = np.interp(measures.distances[chosen], means, clipped.variance) @ squared_mix
         texture, noise = measures.texture[chosen], measures.noise
         variances = [
             _quiet_variance(texture[:, channel], noise[:, channel], chosen, kept[:, channel])
             for channel in range(texture.shape[1])
         ]
-        previous, level = level, math.sqrt(np.mean(variances))
+        levels = np.sqrt(variances)
+        previous, level = level, root_mean_square(levels)
         if abs(level - previous) <= 0.005 * level:
             break
-    return level
+    return levels
 
 
 def _quiet_variance(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 # ITU-T T.81, table K.1: the luminance table that libjpeg, and so nearly everyone, scales by quality.
 _LUMINANCE = np.array(
@@ -30,8 +31,24 @@ def estimate_quality(luminance: Sequence[int]) -> int:
     >>> estimate_quality([1] * 64)
     100
     """
+    distance = np.abs(_luminance_tables() - np.asarray(luminance)).sum(axis=1)
+    return int(distance.argmin()) + 1
+
+
+def high_frequency_step(quality: int) -> int:
+    """Return by what step libjpeg quantizes high frequencies of the luma: the median of those that tell noise.
+
+    >>> high_frequency_step(90), high_frequency_step(50)
+    (20, 100)
+    """
+    row, column = np.divmod(np.arange(64), 8)
+    steps = np.sort(_luminance_tables()[quality - 1][row + column >= 9])
+    return int(steps[len(steps) // 2])  # NumPy's median would import masked arrays.
+
+
+def _luminance_tables() -> NDArray[np.int64]:
+    """Return the tables of all qualities from 1 to 100, qualities x 64."""
     quality = np.arange(1, 101)
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)[:, None]
-    tables = np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
-    distance = np.abs(tables - np.asarray(luminance)).sum(axis=1)
-    return int(quality[distance.argmin()])
+    tables: NDArray[np.int64] = np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
+    return tables

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from deconv_cli.degradation.blocking import measure_blocking
 from deconv_cli.degradation.noise_estimation import (
     estimate_coarse_chroma,
-    estimate_noise_level,
+    estimate_opponent_levels,
     estimate_smooth_noise,
+    root_mean_square,
 )
 from deconv_cli.images import Frame, is_gray
+from deconv_cli.images.jpeg import high_frequency_step
 from deconv_cli.metrics.luma import LUMA
 from deconv_cli.restoration.trial import removed_noise
 
@@ -29,9 +31,12 @@ REMOVED, COMPRESSED_REMOVED = 1.3, 3.0
 what shows that it was compressed, whose artefacts are taken, too."""
 GOOD_QUALITY = 90
 """JPEG quality from which artefacts are hardly seen."""
-MIXED_QUALITY = 95
-"""JPEG quality up to which the compression changed the noise: of white noise of level 10 the weights for camera noise
-leave 0.6 dB less than those for white noise at quality 90, and as much at 95."""
+COARSE_QUALITY = 95
+"""JPEG quality up to which the compression takes from the noise of the colours."""
+KEPT_STEPS = 2.0
+"""Quantization steps of high frequencies, over noise level, up to which a JPEG leaves white noise white: with steps of
+1.8 the weights for white noise are 0.4 to 1.3 dB better than those for camera noise, with 4.4 0.5 dB worse, with 5
+2.4 (colours not subsampled, and gray)."""
 VISIBLE_BLOCKS = 0.08
 """Blocking from which a picture must have been a JPEG: 1 or 2 of 100 photographs that were none are above it, and
 99 of 100 of quality 30, 92 of quality 50, 75 of quality 75."""
@@ -49,8 +54,8 @@ CORRELATED_SHARE = 1.25
 """What a trial takes of the luma, over what there is of white noise of the level, from which the noise is not white: of
 white noise it takes 0.4 to 1, of noise that a camera has smoothed 3 to 5."""
 WHITE_RATIO = 0.45
-"""Coarse chroma noise over noise level above which the noise is not white: white noise has 0.25 to 0.35, camera noise
-mostly more than 1."""
+"""Coarse chroma noise over fine above which the noise is not white: white noise has 0.25 to 0.35, camera noise mostly
+more than 1, and so does white noise that went through a JPEG with subsampled colours, of whatever quality."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Findings:
     ----------
     noise_level
         Estimated level of white noise, sigma on 0..255.
+    fine_chroma
+        The same of the colours alone; 0 in gray pictures.
     coarse_chroma
         Noise left in the colours of averages of 4 x 4 pixels, on 0..255.
     jpeg_quality
@@ -74,6 +81,7 @@ class Findings:
     """
 
     noise_level: float
+    fine_chroma: float
     coarse_chroma: float
     jpeg_quality: int | None
     blocking: float
@@ -84,9 +92,11 @@ class Findings:
     def of(cls, frame: Frame) -> Findings:
         """Measure a picture."""
         pixels = frame.pixels
-        levels = estimate_noise_level(pixels), estimate_coarse_chroma(pixels)
+        levels = estimate_opponent_levels(pixels)
+        fine_chroma = root_mean_square(levels[1:]) if len(levels) > 1 else 0.0
+        noise = root_mean_square(levels), fine_chroma, estimate_coarse_chroma(pixels)
         luma_share = 1.0 if pixels.ndim == 2 or is_gray(pixels) else math.hypot(*LUMA)
-        return cls(*levels, frame.jpeg_quality, measure_blocking(pixels), luma_share)
+        return cls(*noise, frame.jpeg_quality, measure_blocking(pixels), luma_share)
 
     def was_jpeg(self, quality: int) -> bool:
         """Whether it is a JPEG of this quality or a lower one, or has been one before: blocks stand out."""
@@ -98,15 +108,16 @@ class Findings:
         return self.was_jpeg(GOOD_QUALITY - 1)
 
     @property
-    def mixed(self) -> bool:
+    def quantized(self) -> bool:
         """Whether noise, if there is any, went through a compression that changed it."""
-        return self.was_jpeg(MIXED_QUALITY)
+        step = 0 if self.jpeg_quality is None else high_frequency_step(self.jpeg_quality)
+        return self.blocking >= VISIBLE_BLOCKS or step > KEPT_STEPS * self.noise_level
 
     @property
     def coloured(self) -> bool:
-        """Whether there is noise that white noise does not explain."""
-        least = COMPRESSED_COLOUR_NOISE if self.mixed else COLOUR_NOISE
-        return self.coarse_chroma >= max(least, WHITE_RATIO * self.noise_level)
+        """Whether there is noise in the colours that white noise does not explain, as where these were subsampled."""
+        least = COMPRESSED_COLOUR_NOISE if self.was_jpeg(COARSE_QUALITY) else COLOUR_NOISE
+        return self.coarse_chroma >= max(least, WHITE_RATIO * self.fine_chroma)
 
     @property
     def noisy(self) -> bool:
@@ -200,7 +211,7 @@ def _wants_trial(frame: Frame, findings: Findings, task: str | None) -> bool:
 
 
 def _choose(findings: Findings, tasks: Container[str]) -> str | None:
-    if "photo" in tasks and (findings.coloured or findings.hidden or (findings.noisy and findings.mixed)):
+    if "photo" in tasks and (findings.coloured or findings.hidden or (findings.noisy and findings.quantized)):
         return "photo"
     if findings.noisy or findings.coloured:
         return "denoise"
