@@ -1,4 +1,4 @@
-"""How good the choice of ``--task auto`` is: three kinds of noise, with and without JPEG, against every other choice.
+"""How good the choice of ``--task auto`` is: four kinds of noise, with and without JPEG, against every other choice.
 
 python benchmarks/auto.py data/val [--weights photo=runs/photo.safetensors]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deconv_cli.degradation.camera import Camera, add_camera_noise
+from deconv_cli.degradation.camera import MID_GRAY, Camera, add_camera_noise
 from deconv_cli.degradation.noise import add_gaussian_noise
 from deconv_cli.images import Frame, find_pictures, from_float, read_frame, to_float
 from deconv_cli.metrics import psnr
@@ -25,7 +25,7 @@ from deconv_cli.restoration.decision import decide
 from deconv_cli.restoration.restorer import Restorer
 
 TASKS = ("denoise", "decompress", "photo")
-KINDS = ("white", "camera", "smoothed")
+KINDS = ("white", "camera", "smoothed", "photons")
 SMOOTHED = Camera(luma_smoothing=0.9, chroma_smoothing=1.5, chroma_gain=0.25)
 """One that has taken most of the noise from the colours, and smoothed what is in luma."""
 HIGHEST = 60.0
@@ -37,8 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="clean pictures")
     parser.add_argument("--weights", nargs="*", default=[], metavar="TASK=FILE")
+    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
     parser.add_argument("--levels", type=float, nargs="*", default=[5, 10, 20])
     parser.add_argument("--qualities", type=int, nargs="*", default=[0, 90, 70, 40], help="0: not compressed")
+    parser.add_argument("--subsampling", default="4:2:0", help="of the colours in JPEGs")
     parser.add_argument("--side", type=int, default=320, help="of the centre that is looked at")
     arguments = parser.parse_args()
     names = {task: task for task in TASKS if task in bundled_weights()}
@@ -49,9 +51,10 @@ def main() -> None:
     ]
     columns = ("nothing", *restorers, "auto", "best")
     print(f"| noise | level | JPEG | auto chose | {' | '.join(columns)} |\n|{'---|' * (4 + len(columns))}")
-    for kind, level in [("none", 0.0), *((kind, level) for kind in KINDS for level in arguments.levels)]:
+    for kind, level in [("none", 0.0), *((kind, level) for kind in arguments.kinds for level in arguments.levels)]:
         for quality in arguments.qualities:
-            frames = [damage(clean, kind, level, quality, at) for at, clean in enumerate(pictures)]
+            how = {"quality": quality, "subsampling": arguments.subsampling}
+            frames = [damage(clean, kind, level, at, **how) for at, clean in enumerate(pictures)]
             rows = [measure(clean, frame, restorers) for clean, frame in zip(pictures, frames, strict=True)]
             chosen = Counter(choice for choice, _ in rows)
             choices = ", ".join(f"{name} {count}" for name, count in chosen.most_common())
@@ -78,18 +81,22 @@ def measure(clean: np.ndarray, frame: Frame, restorers: dict[str, Restorer]) -> 
     return choice, {**scores, "auto": scores[choice], "best": max(scores.values())}
 
 
-def damage(clean: np.ndarray, kind: str, level: float, quality: int, seed: int) -> Frame:
+def damage(
+    clean: np.ndarray, kind: str, level: float, seed: int, *, quality: int = 0, subsampling: str = "4:2:0"
+) -> Frame:
     """Return a damaged picture as a file holds it."""
     image, rng = to_float(clean), np.random.default_rng(seed)
     if kind == "white":
         image = add_gaussian_noise(image, level, rng)
+    elif kind == "photons":  # White, but its variance grows with the brightness: sensors without a tone curve.
+        image = image + add_gaussian_noise(np.zeros_like(image), level, rng) * np.sqrt(image / MID_GRAY)
     elif kind != "none":
         image = add_camera_noise(image, level, rng, Camera.draw(rng) if kind == "camera" else SMOOTHED)
     pixels = from_float(image, np.uint8)
     if not quality:
         return Frame(pixels)
     file = BytesIO()
-    Image.fromarray(pixels).save(file, "jpeg", quality=quality)
+    Image.fromarray(pixels).save(file, "jpeg", quality=quality, subsampling=subsampling)
     return Frame(np.asarray(Image.open(file)), jpeg_quality=quality)
 
 

@@ -97,19 +97,7 @@ def estimate_opponent_levels(image: NDArray[Any]) -> NDArray[np.float64]:
     >>> estimate_opponent_levels(noise.astype(np.float32)).round().tolist()
     [20.0, 20.0, 20.0]
     """
-    channels = image[..., None] if image.ndim == 2 else image
-    nothing = np.zeros(channels.shape[2])
-    if min(channels.shape[:2]) < PATCH:
-        return nothing
-    lowest, highest = (to_float(np.asarray(limit.reduce(channels, axis=None))) for limit in (np.fmin, np.fmax))
-    sampled = _sample_patches(channels)
-    # Only the sampled patches are scaled, some at a time: memory that is in use already is a multiple faster.
-    parts = [
-        _measure(to_float(sampled[start : start + PATCHES_AT_ONCE]), lowest, highest)
-        for start in range(0, len(sampled), PATCHES_AT_ONCE)
-    ]
-    measures = _Measures(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    return _solve_levels(measures) * LEVEL_SCALE if len(measures.texture) else nothing
+    return _solve_levels(_measure(image)) * LEVEL_SCALE
 
 
 def estimate_coarse_chroma(image: NDArray[Any]) -> float:
@@ -168,6 +156,39 @@ def estimate_smooth_noise(image: NDArray[Any]) -> float:
     return SMOOTH * estimate_noise_level(_average(image, SMOOTH))
 
 
+def estimate_strongest_noise(image: NDArray[Any]) -> float:
+    """Estimate the noise level of the dark, the medium and the bright third of a picture; return the highest.
+
+    White noise has one level everywhere; that of photons more where it is bright, and after a gamma where it is dark.
+    Texture that fills a third reads as noise.
+
+    Parameters
+    ----------
+    image
+        As for `estimate_noise_level`, which goes by the quietest parts.
+
+    Returns
+    -------
+    float
+        Noise level on the 0..255 scale; 0.0 where nothing can be measured.
+
+    Examples
+    --------
+    >>> ramp = np.linspace(0.2, 0.8, 256 * 256).reshape(256, 256)
+    >>> noise = np.random.default_rng(0).normal(0, ramp * 20 / 255)
+    >>> round(estimate_noise_level((ramp + noise).astype(np.float32)))
+    5
+    >>> round(estimate_strongest_noise((ramp + noise).astype(np.float32)))
+    12
+    """
+    measures = _measure(image)
+    if not len(measures.brightness):
+        return 0.0
+    thirds = np.searchsorted(np.quantile(measures.brightness, (1 / 3, 2 / 3)), measures.brightness)
+    parts = [_Measures(*(array[thirds == third] for array in measures)) for third in range(3)]
+    return max(root_mean_square(_solve_levels(part)) for part in parts) * LEVEL_SCALE
+
+
 def root_mean_square(levels: ArrayLike) -> float:
     """Return the level of noise that has so much in each of some components."""
     return math.sqrt(np.mean(np.square(levels)))
@@ -204,6 +225,8 @@ class _Measures(NamedTuple):
 
     Attributes
     ----------
+    brightness
+        Means of all channels: an array of patches.
     distances
         From the means to the limits.
     saturated
@@ -214,13 +237,31 @@ class _Measures(NamedTuple):
         Energy at each high frequency: patches x channels x frequencies.
     """
 
+    brightness: NDArray[np.float32]
     distances: NDArray[np.float32]
     saturated: NDArray[np.float32]
     texture: NDArray[np.float32]
     noise: NDArray[np.float32]
 
 
-def _measure(patches: NDArray[np.float32], lowest: NDArray[np.float32], highest: NDArray[np.float32]) -> _Measures:
+def _measure(image: NDArray[Any]) -> _Measures:
+    """Measure patches of a picture; none of one that is smaller than a patch."""
+    channels = image[..., None] if image.ndim == 2 else image
+    if min(channels.shape[:2]) < PATCH:
+        channels = np.zeros((PATCH, PATCH, channels.shape[2]), channels.dtype)
+    lowest, highest = (to_float(np.asarray(limit.reduce(channels, axis=None))) for limit in (np.fmin, np.fmax))
+    sampled = _sample_patches(channels)
+    # Only the sampled patches are scaled, some at a time: memory that is in use already is a multiple faster.
+    parts = [
+        _measure_patches(to_float(sampled[start : start + PATCHES_AT_ONCE]), lowest, highest)
+        for start in range(0, len(sampled), PATCHES_AT_ONCE)
+    ]
+    return _Measures(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _measure_patches(
+    patches: NDArray[np.float32], lowest: NDArray[np.float32], highest: NDArray[np.float32]
+) -> _Measures:
     """Measure those of the patches (patches x channels x pixels) that are neither constant nor hold a NaN."""
     means = patches.mean(2)
     # The picture's own extremes stand for the limits of its format: a scan may well be clipped to 16..235. Where
@@ -232,7 +273,7 @@ def _measure(patches: NDArray[np.float32], lowest: NDArray[np.float32], highest:
     basis, low = _cosine_transform()
     coefficients = (patches.reshape(-1, PATCH * PATCH) @ basis).reshape(*patches.shape[:2], basis.shape[1])
     energy = np.square(_mix(patches.shape[1]) @ coefficients)
-    return _Measures(distances[usable], saturated, energy[..., :low].sum(-1), energy[..., low:])
+    return _Measures(means[usable].mean(1), distances[usable], saturated, energy[..., :low].sum(-1), energy[..., low:])
 
 
 def _mix(channels: int) -> NDArray[np.float32]:

@@ -15,12 +15,13 @@ from deconv_cli.degradation.noise_estimation import (
     estimate_coarse_chroma,
     estimate_opponent_levels,
     estimate_smooth_noise,
+    estimate_strongest_noise,
     root_mean_square,
 )
 from deconv_cli.images import Frame, is_gray
 from deconv_cli.images.jpeg import high_frequency_step
 from deconv_cli.metrics.luma import LUMA
-from deconv_cli.restoration.trial import removed_noise
+from deconv_cli.restoration.trial import Removed, removed_noise
 
 CLEAN_LEVEL = 2.0
 """An estimated noise level below this is none to speak of: clean photographs read 1 to 2."""
@@ -50,12 +51,17 @@ SMOOTH_RATIO = 1.5
 """Noise in averages of 2 x 2 pixels over noise level from which the noise may not be white, and a trial is to tell:
 white noise has 1, of level 5 in 2 of 13 pictures with texture more than 1.5; noise that a camera has smoothed, 1.6 to
 3.6."""
-CORRELATED_SHARE = 1.25
-"""What a trial takes of the luma, over what there is of white noise of the level, from which the noise is not white: of
-white noise it takes 0.4 to 1, of noise that a camera has smoothed 3 to 5."""
-WHITE_RATIO = 0.45
-"""Coarse chroma noise over fine above which the noise is not white: white noise has 0.25 to 0.35, camera noise mostly
-more than 1, and so does white noise that went through a JPEG with subsampled colours, of whatever quality."""
+UNEVEN_RATIO = 1.25
+"""Noise in the noisiest third of the brightness over noise level from which a trial is to tell how much there is:
+white noise has 1 to 1.1, in 3 of 16 pictures with texture more than 1.25."""
+WHITE_SHARE = 1.1
+"""What a trial takes of the luma where it takes most, over what there is of white noise of the level, up to which the
+noise is white: of white noise it takes 0.9 to 1, of noise that a camera has smoothed 2 to 10, of noise that grows with
+the brightness 1.1 to 6."""
+WHITE_RATIO, COLOURED_RATIO = 0.45, 1.0
+"""Coarse chroma noise over fine above which the noise is not white, and above which it surely is not, so that no trial
+is needed: white noise has 0.25 to 0.35, where colours have texture up to 1, camera noise mostly more than that, and so
+does white noise that went through a JPEG with subsampled colours, of whatever quality."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class Findings:
     luma_share
         What there is in luma of white noise: all in gray pictures, two thirds in others.
     removed
-        What the weights for camera noise took from where the picture is flat, on 0..255; 0 where that was not tried.
+        What the weights for camera noise took from where the picture is flat; None where that was not tried,
+        or told nothing.
     """
 
     noise_level: float
@@ -86,7 +93,7 @@ class Findings:
     jpeg_quality: int | None
     blocking: float
     luma_share: float
-    removed: float = 0.0
+    removed: Removed | None = None
 
     @classmethod
     def of(cls, frame: Frame) -> Findings:
@@ -117,7 +124,13 @@ class Findings:
     def coloured(self) -> bool:
         """Whether there is noise in the colours that white noise does not explain, as where these were subsampled."""
         least = COMPRESSED_COLOUR_NOISE if self.was_jpeg(COARSE_QUALITY) else COLOUR_NOISE
-        return self.coarse_chroma >= max(least, WHITE_RATIO * self.fine_chroma)
+        plain = self.noisy and self.removed is not None and not self.hidden
+        return not plain and self.coarse_chroma >= max(least, WHITE_RATIO * self.fine_chroma)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the colours of white noise and of texture may pass for coloured noise."""
+        return self.noisy and not self.quantized and self.coarse_chroma < COLOURED_RATIO * self.fine_chroma
 
     @property
     def noisy(self) -> bool:
@@ -126,10 +139,12 @@ class Findings:
 
     @property
     def hidden(self) -> bool:
-        """Whether there is more noise than shows without a trial: like texture, or covered by JPEG."""
+        """Whether there is more noise than shows without a trial: like texture, covered by JPEG, or not everywhere."""
+        if self.removed is None:
+            return False
         if self.noisy:
-            return self.removed >= CORRELATED_SHARE * self.luma_share * self.noise_level
-        return self.removed >= (COMPRESSED_REMOVED if self.compressed else REMOVED)
+            return self.removed.strongest > WHITE_SHARE * self.luma_share * self.noise_level
+        return self.removed.typical >= (COMPRESSED_REMOVED if self.compressed else REMOVED)
 
     @property
     def level(self) -> float:
@@ -137,16 +152,16 @@ class Findings:
         levels = [self.noise_level]
         if self.coloured:
             levels.append(self.coarse_chroma)
-        if self.hidden:
-            levels.append(self.removed)
+        if self.hidden and self.removed is not None:
+            levels.append(self.removed.strongest)
         return max(levels)
 
     def __str__(self) -> str:
         words = [f"noise level {self.noise_level:.1f} (estimated)"]
         if self.coloured:
             words.append(f"correlated colour noise ({self.coarse_chroma:.1f} left in 4 x 4 averages)")
-        if self.hidden:
-            words.append(f"hidden noise (a trial takes {self.removed:.1f} from where the picture is flat)")
+        if self.hidden and self.removed is not None:
+            words.append(f"hidden noise (a trial takes {self.removed.strongest:.1f} from where the picture is flat)")
         if self.jpeg_quality is not None and self.compressed:
             words.append(f"JPEG quality {self.jpeg_quality}")
         if self.blocking >= VISIBLE_BLOCKS:
@@ -204,9 +219,15 @@ def decide(
 
 
 def _wants_trial(frame: Frame, findings: Findings, task: str | None) -> bool:
-    """Whether there may be noise that was not found, or such that looks white and is not."""
+    """Whether there may be noise that was not found, or such that looks white and is not, or is and does not look."""
+    if task == "photo":
+        return findings.doubtful
     if task == "denoise":
-        return estimate_smooth_noise(frame.pixels) >= SMOOTH_RATIO * findings.noise_level
+        pixels, level = frame.pixels, findings.noise_level
+        return (
+            estimate_smooth_noise(pixels) >= SMOOTH_RATIO * level
+            or estimate_strongest_noise(pixels) >= UNEVEN_RATIO * level
+        )
     return task in (None, "decompress")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,22 @@ DARKEST, BRIGHTEST = 0.05, 0.95
 """Means between which a square counts: noise that was clipped looks weaker than it is."""
 
 
-def removed_noise(image: NDArray[Any], restore: Callable[[NDArray[Any]], NDArray[Any]]) -> float:
+class Removed(NamedTuple):
+    """Noise that a restoration took from where a picture is flat: root mean square of the luma, on the 0..255 scale.
+
+    Attributes
+    ----------
+    typical
+        Median over the flattest squares.
+    strongest
+        The highest of the medians over the flattest dark, medium and bright ones.
+    """
+
+    typical: float
+    strongest: float
+
+
+def removed_noise(image: NDArray[Any], restore: Callable[[NDArray[Any]], NDArray[Any]]) -> Removed | None:
     """Restore the centre of a picture, and measure what that takes from where it leaves nothing.
 
     Noise that pixels share with their neighbours has little at high frequencies, and in luma it is like texture; a
@@ -39,15 +54,16 @@ def removed_noise(image: NDArray[Any], restore: Callable[[NDArray[Any]], NDArray
 
     Returns
     -------
-    float
-        Median root mean square over these squares, of the luma, on the 0..255 scale. 0.0 where there are less than 8 of
-        them: in pictures of fewer than 45 pixels a side, and in those that are nearly black or white.
+    Removed, or None
+        None where there are less than 8 squares to go by: in pictures of fewer than 45 pixels a side, and in those that
+        are nearly black or white.
 
     Examples
     --------
     >>> noisy = np.random.default_rng(0).normal(0.5, 5 / 255, (256, 256)).astype(np.float32)
-    >>> round(removed_noise(noisy, lambda image: np.full_like(image, 0.5)))
-    5
+    >>> removed = removed_noise(noisy, lambda image: np.full_like(image, 0.5))
+    >>> round(removed.typical), round(removed.strongest)
+    (5, 5)
     """
     top, left = (max(0, side - SIDE) // 2 for side in image.shape[:2])
     centre = np.ascontiguousarray(image[top : top + SIDE, left : left + SIDE])
@@ -57,10 +73,18 @@ def removed_noise(image: NDArray[Any], restore: Callable[[NDArray[Any]], NDArray
     usable = (means > DARKEST) & (means < BRIGHTEST) & np.isfinite(before).all(1)
     before, after = before[usable], after[usable]
     if len(after) < FEWEST_FLAT:
-        return 0.0
-    flattest = np.argsort(after.var(1), kind="stable")[: max(FEWEST_FLAT, int(FLAT_SHARE * len(after)))]
-    taken = before[flattest] - after[flattest]
-    return float(np.median(np.sqrt(np.square(taken).mean(1)))) * 255
+        return None
+    taken = 255 * np.sqrt(np.square(before - after).mean(1))
+    variance, by_brightness = after.var(1), np.argsort(after.mean(1), kind="stable")
+    thirds = [part for part in np.array_split(by_brightness, 3) if len(part) >= FEWEST_FLAT]
+    typical = _where_flat(taken, variance)
+    return Removed(typical, max([typical, *(_where_flat(taken[part], variance[part]) for part in thirds)]))
+
+
+def _where_flat(taken: NDArray[np.float32], variance: NDArray[np.float32]) -> float:
+    """Return the median of what was taken where the variance is least."""
+    flattest = np.argsort(variance, kind="stable")[: max(FEWEST_FLAT, int(FLAT_SHARE * len(variance)))]
+    return float(np.median(taken[flattest]))
 
 
 def _squares(image: NDArray[Any]) -> NDArray[np.float32]:
