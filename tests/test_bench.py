@@ -75,6 +75,7 @@ def test_methods_side_by_side_see_the_same_pictures(run, colour, tiny_weights, t
         assert scores["denoise"] == max(scores.values())
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert [float(row["psnr"]) for row in rows] == pytest.approx([row["psnr"] for row in result["rows"]])
+    assert {(row["channel"], row["crop"], row["conditions"]) for row in rows} == {("rgb", "0", result["conditions"])}
 
 
 def test_markdown(run, colour, tiny_weights):

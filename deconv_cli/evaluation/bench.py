@@ -206,11 +206,13 @@ class Bench:
         return {**dataclasses.asdict(self), "protocol": self.protocol.as_dict(), "rows": rows, "failed": failed}
 
     def to_csv(self) -> str:
-        """Return the rows as CSV with a line of headings."""
+        """Return the rows as CSV with a line of headings; each says by what protocol and in what conditions."""
         text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(field.name for field in dataclasses.fields(Row))
-        table.writerows(dataclasses.astuple(row) for row in self.rows)
+        how = {**self.protocol.as_dict(), "conditions": self.conditions}
+        columns = [*(field.name for field in dataclasses.fields(Row)), *how]
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(dataclasses.asdict(row) | how for row in self.rows)
         return text.getvalue()
 
     def cells(self, level_name: str) -> list[tuple[str, ...]]:
