@@ -58,10 +58,10 @@ WHITE_SHARE = 1.1
 """What a trial takes of the luma where it takes most, over what there is of white noise of the level, up to which the
 noise is white: of white noise it takes 0.9 to 1, of noise that a camera has smoothed 2 to 10, of noise that grows with
 the brightness 1.1 to 6."""
-WHITE_RATIO, COLOURED_RATIO = 0.45, 1.0
+WHITE_RATIO, COLOURED_RATIO = 0.45, 2.0
 """Coarse chroma noise over fine above which the noise is not white, and above which it surely is not, so that no trial
-is needed: white noise has 0.25 to 0.35, where colours have texture up to 1, camera noise mostly more than that, and so
-does white noise that went through a JPEG with subsampled colours, of whatever quality."""
+is needed: white noise has 0.25 to 0.35, where colours have texture up to 1.5, camera noise mostly more than that, and
+so does white noise that went through a JPEG with subsampled colours, of whatever quality."""
 
 
 @dataclass(frozen=True)
