@@ -330,6 +330,17 @@ def test_a_palette_is_kept_by_a_copy_and_missed_with_a_warning_where_none_is_wri
         )
 
 
+def test_an_animation_of_palette_frames_warns_that_it_gets_none(run, tmp_path):
+    ramp = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint8)
+    first, second = (Image.fromarray(values).convert("P") for values in (ramp, ramp[::-1]))
+    first.save(tmp_path / "in.png", save_all=True, append_images=[second], duration=100)
+    ran = run("restore", tmp_path / "in.png", tmp_path / "out.png", "--palette", "--json", *FAST)
+    assert ran.code == 0, ran.stderr
+    assert ran.json_lines[0]["warnings"] == ["PNG is written without a palette: the colours stay what they are"]
+    with Image.open(tmp_path / "out.png") as image:
+        assert (image.n_frames, image.mode) == (2, "L")
+
+
 @pytest.mark.parametrize(
     ("noise", "quality", "expected"),
     [(25, None, "denoise"), (8, None, "denoise"), (25, 85, "denoise"), (0, 30, "decompress"), (0, 70, "decompress")],

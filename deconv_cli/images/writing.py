@@ -181,6 +181,8 @@ def write_frames(
         If there is no such format.
     """
     what = _find_format(format)
+    if count > 1 and format != "gif":
+        what = replace(what, palette=False)  # Pillow writes the frames of other animations in full colour.
     warnings: dict[str, None] = {}
 
     name = "picture"
@@ -189,7 +191,7 @@ def write_frames(
         nonlocal name
         for frame in frames:
             name = frame.name
-            fit, lost = _fit(frame, format, encoding)
+            fit, lost = _fit(frame, format, what, encoding)
             warnings.update(dict.fromkeys(lost))
             yield fit
 
@@ -217,9 +219,9 @@ def _find_format(name: str) -> _Format:
     return _FORMATS[name]
 
 
-def _fit(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, list[str]]:
+def _fit(frame: Frame, target: str, what: _Format, encoding: Encoding) -> tuple[Frame, list[str]]:
     """Take from the picture what the format cannot hold, and say what that was."""
-    what, warnings = _FORMATS[target], []
+    warnings: list[str] = []
     if frame.black is not None and not what.black:
         frame, converted = colour.without_black(frame)
         warnings += [converted] if converted else []
