@@ -535,6 +535,18 @@ def test_a_dry_run_knows_what_is_complete(restore, folder, tmp_path):
     assert ran.json_lines[-1]["summary"] == {"complete": 2, "planned": 6}
 
 
+def test_a_sheet_is_as_wide_as_its_pictures_whatever_the_captions(restore, tmp_path):
+    name = "a name that is longer than the picture that it belongs to is wide.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 300, 3), np.uint8)).save(tmp_path / name)
+    restore(tmp_path / name, tmp_path / "out.png", "--compare", tmp_path / "sheet.png", *FAST)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("L"))
+    assert pixels.shape[1] == 2 * 300 + 3 * 8
+    first, second, between = pixels[8:26, 8:308], pixels[26:44, 8:308], pixels[:, 308:316]
+    assert max(first.min(), second.min()) < 99
+    assert between.min() == 255
+
+
 @pytest.mark.parametrize("option", ["--compare", "--failed"])
 def test_a_sheet_or_list_replaces_only_what_an_earlier_run_wrote(restore, folder, tmp_path, option):
     out, beside = tmp_path / "out", tmp_path / "beside.png"

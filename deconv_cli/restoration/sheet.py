@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import textwrap
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from deconv_cli.restoration.batch import Seen
 CROP, CHOSEN = 400, 1600
 """Largest side of the crops, which are shown pixel by pixel; and of a part that the user has chosen."""
 MOST_ROWS = 20
-MARGIN, CAPTION = 8, 24
+MARGIN, LINE, NARROWEST = 8, 18, 240
+"""Pixels around pictures, for a line of a caption, and of a column at least."""
 
 
 class ComparisonSheet:
@@ -43,20 +44,27 @@ class ComparisonSheet:
             If the file cannot be written.
         """
         font = ImageFont.load_default(13)
-        captions = [font.getlength(text) for note, before, _ in self._rows for text in (before.info["name"], note)]
-        width = math.ceil(max([before.width for _, before, _ in self._rows] + captions, default=CROP))
-        heights = [CAPTION + row[1].height + MARGIN for row in self._rows]
+        width = max([before.width for _, before, _ in self._rows] + [NARROWEST])
+        letters = int(width / font.getlength("n"))
+        captions = [[_wrap(text, letters) for text in (before.info["name"], note)] for note, before, _ in self._rows]
+        tops = [LINE * max(map(len, texts)) + MARGIN // 2 for texts in captions]
+        heights = [top + before.height + MARGIN for top, (_, before, _) in zip(tops, self._rows, strict=True)]
         sheet = Image.new("RGB", (2 * width + 3 * MARGIN, sum(heights) + MARGIN), "white")
-        draw, top = ImageDraw.Draw(sheet), MARGIN
-        for (note, before, after), height in zip(self._rows, heights, strict=True):
-            draw.text((MARGIN, top), before.info["name"], "black", font)
-            draw.text((2 * MARGIN + width, top), note, "black", font)
-            sheet.paste(before, (MARGIN, top + CAPTION))
-            sheet.paste(after, (2 * MARGIN + width, top + CAPTION))
-            top += height
+        draw, y = ImageDraw.Draw(sheet), MARGIN
+        for texts, top, height, (_, *pair) in zip(captions, tops, heights, self._rows, strict=True):
+            for column, (lines, picture) in enumerate(zip(texts, pair, strict=True)):
+                x = MARGIN + column * (width + MARGIN)
+                for number, line in enumerate(lines):
+                    draw.text((x, y + number * LINE), line, "black", font)
+                sheet.paste(picture, (x, y + top))
+            y += height
         file = BytesIO()
         sheet.save(file, "png", optimize=True)
         write_atomically(path, file.getvalue())
+
+
+def _wrap(text: str, letters: int) -> list[str]:
+    return textwrap.wrap(text, letters) or [""]
 
 
 def _centres(before: Frame, after: Frame, scale: int, largest: int) -> tuple[Image.Image, Image.Image]:
