@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from deconv_cli.degradation.blocking import measure_blocking
+from deconv_cli.degradation.blocking import find_blocks, measure_blocking
 from deconv_cli.degradation.camera import Camera, add_camera_noise
 from deconv_cli.degradation.noise import add_gaussian_noise
 from deconv_cli.degradation.noise_estimation import estimate_coarse_chroma, estimate_noise_level
@@ -163,6 +163,13 @@ def test_blocks_show_where_there_was_a_jpeg_and_only_there(name):
         for down, right in ((0, 0), (3, 6)):
             assert measure_blocking(decoded(clean, quality)[down:, right:]) > VISIBLE_BLOCKS
     assert measure_blocking(decoded(clean[..., 0], 30)) > VISIBLE_BLOCKS
+
+
+@pytest.mark.parametrize("side", [40, 64, 96])
+def test_chance_makes_no_blocks_in_small_pictures(side):
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0.5, 0.1, (side, side)).astype(np.float32)
+        assert find_blocks(noise) is None
 
 
 def test_coarse_chroma_tells_camera_noise_from_white():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from deconv_cli.images import to_float
 
 SIDE = 2048
 """Largest side, in pixels, of the centre that is looked at: bounds time and memory."""
-CLEAR_LEAD, CLEAR_SHARE = 0.02, 0.25
-"""What the largest of the eight averages has over the next where there surely are blocks: over the mean step, and over
-the spread of the other seven, which is large in bricks and the like."""
+CLEAR_LEAD, CLEAR_SIDE, CLEAR_SHARE = 0.02, 256, 0.25
+"""What the largest of the eight averages has over the next where there surely are blocks: over the mean step, in
+pictures of this side, more in smaller ones, whose averages are less steady; and over the spread of the other seven,
+which is large in bricks and the like."""
 LARGEST_STEP = 0.1
 """Steps between neighbours count up to this much of full scale: beyond, they are edges."""
 
@@ -75,7 +77,8 @@ def find_blocks(image: NDArray[Any]) -> tuple[int, int] | None:
     ((5, 2), None)
     """
     blocks = _blocks(image)
-    if not blocks or not all(_stands_out(by_phase) for by_phase in blocks):
+    lead = CLEAR_LEAD * max(1.0, CLEAR_SIDE / math.sqrt(image.shape[0] * image.shape[1]))
+    if not blocks or not all(_stands_out(by_phase, lead) for by_phase in blocks):
         return None
     # The first excess is that of the step to column 2.
     column, row = ((int(columns.argmax()) + 2) % BLOCK for columns in blocks)
@@ -101,9 +104,9 @@ def _excess(by_phase: NDArray[np.float64]) -> float:
     return max(0.0, float(largest - others[len(others) // 2]))
 
 
-def _stands_out(by_phase: NDArray[np.float64]) -> bool:
+def _stands_out(by_phase: NDArray[np.float64], lead: float) -> bool:
     least, *_, second, largest = np.sort(by_phase)
-    return bool(largest - second >= max(CLEAR_LEAD, CLEAR_SHARE * (second - least)))
+    return bool(largest - second >= max(lead, CLEAR_SHARE * (second - least)))
 
 
 def _by_phase(luma: NDArray[np.float32]) -> NDArray[np.float64]:
