@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from deconv_cli.degradation.jpeg import BLOCK
 from deconv_cli.images import to_float
 
-SIDE = 2048
-"""Largest side, in pixels, of the centre that is looked at: bounds time and memory."""
+MEASURED_SIDE, SEARCHED_SIDE = 2048, 1024
+"""Largest side, in pixels, of the centre that is measured, and of that in which blocks are looked for, which every
+restoration waits for: bounds time and memory."""
 CLEAR_LEAD, CLEAR_SIDE, CLEAR_SHARE = 0.02, 256, 0.25
 """What the largest of the eight averages has over the next where there surely are blocks: over the mean step, in
 pictures of this side, more in smaller ones, whose averages are less steady; and over the spread of the other seven,
@@ -51,7 +52,7 @@ def measure_blocking(image: NDArray[Any]) -> float:
     >>> measure_blocking(steps) > 1, measure_blocking(np.zeros((64, 64), np.float32))
     (True, 0.0)
     """
-    blocks = _blocks(image)
+    blocks = _blocks(image, MEASURED_SIDE)
     return min((_excess(columns) for columns in blocks), default=0.0)
 
 
@@ -76,7 +77,7 @@ def find_blocks(image: NDArray[Any]) -> tuple[int, int] | None:
     >>> find_blocks(steps[3:, 6:]), find_blocks(np.zeros((64, 64), np.float32))
     ((5, 2), None)
     """
-    blocks = _blocks(image)
+    blocks = _blocks(image, SEARCHED_SIDE)
     lead = CLEAR_LEAD * max(1.0, CLEAR_SIDE / math.sqrt(image.shape[0] * image.shape[1]))
     if not blocks or not all(_stands_out(by_phase, lead) for by_phase in blocks):
         return None
@@ -85,15 +86,15 @@ def find_blocks(image: NDArray[Any]) -> tuple[int, int] | None:
     return row, column
 
 
-def _blocks(image: NDArray[Any]) -> list[NDArray[np.float64]]:
-    """Return `_by_phase` of columns and of rows; nothing of pictures of less than four blocks a side."""
+def _blocks(image: NDArray[Any], largest: int) -> list[NDArray[np.float64]]:
+    """Return `_by_phase` of columns and of rows in the centre; nothing of pictures of less than four blocks a side."""
     height, width = image.shape[:2]
     if min(height, width) < 4 * BLOCK:
         return []
-    top, left = (max(0, side - SIDE) // 2 for side in (height, width))
+    top, left = (max(0, side - largest) // 2 for side in (height, width))
     # Whole blocks are left out, so that the grid keeps its place.
     top, left = top // BLOCK * BLOCK, left // BLOCK * BLOCK
-    centre = to_float(image[top : top + SIDE, left : left + SIDE])
+    centre = to_float(image[top : top + largest, left : left + largest])
     luma = centre.mean(axis=2) if centre.ndim == 3 else centre
     return [_by_phase(luma), _by_phase(luma.T)]
 
