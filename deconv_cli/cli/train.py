@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,9 @@ NOISE_TASKS = {"gaussian": "denoise", "camera": "photo"}
 
 BELONGINGS = {"optimizer": ("lr", "adam_lr"), "task": ("scale", "level_range"), "scale": ("level_range",)}
 """Values of a configuration that mean something for one choice only."""
+
+UNSUITED_TO_CLASSIFY = ("paired", "init", "teacher", "resume", "max_time")
+"""Options, as fields of a request, that ``--task classify`` has no use for."""
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -197,17 +201,11 @@ def train(
     configuration, the log and its curves. Ctrl-C saves; --resume auto goes on.
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
-    given_folders = [*folders, *filter(None, (val, paired))]
-    shared.require_folders(*given_folders)
+    shared.require_folders(*folders, *filter(None, (val, paired)))
     if steps is not None and max_time is not None:
         raise UsageError("--steps and --max-time exclude each other")
     task = _implied_task(task, scale, noise)
-    from deconv_cli.network.bundled import find_weights, load_by_name
-    from deconv_cli.network.device import find_device
-    from deconv_cli.tasks import find_task
-    from deconv_cli.training import loop
-    from deconv_cli.training.config import config_from_dict, load_toml
-    from deconv_cli.training.run_files import RunFiles
+    from deconv_cli.training.config import load_toml
 
     toml = load_toml(config) if config else {}
     kind = task or toml.get("task", "denoise")
@@ -237,44 +235,80 @@ def train(
         "seed": seed,
     }
     given = {key: value for key, value in flags.items() if value is not None}
-    toml = _without_stale(toml, given, streams)
-    if kind == "classify":
-        unsuited = {
-            "--paired": paired,
-            "--init": init,
-            "--teacher": teacher,
-            "--resume": resume,
-            "--max-time": max_time,
-        }
-        _train_classifier(
-            streams,
-            folders,
-            {**toml, **given},
-            out=out,
-            validation=val,
-            unsuited=[option for option, value in unsuited.items() if value is not None],
-            source=str(config or "options"),
-            overwrite=overwrite,
-            watch_gradients=watch_gradients,
-            device=device,
-            json=json,
-        )
-    max_seconds = parse_time(max_time or "20m")
-    if max_time and toml.pop("steps", None):
+    request = _Request(
+        folders=folders,
+        validation=val,
+        paired=paired,
+        config=config,
+        init=init,
+        teacher=teacher,
+        resume=resume,
+        max_time=max_time,
+        out=out,
+        overwrite=overwrite,
+        watch_gradients=watch_gradients,
+        device=device,
+        json=json,
+    )
+    carry_out = _train_classifier if kind == "classify" else _train_restoration
+    raise typer.Exit(carry_out(streams, request, _without_stale(toml, given, streams), given))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for beside the hyper-parameters."""
+
+    folders: list[Path]
+    validation: Path | None
+    paired: Path | None
+    config: Path | None
+    init: str | None
+    teacher: str | None
+    resume: str | None
+    max_time: str | None
+    out: Path | None
+    overwrite: bool
+    watch_gradients: bool
+    device: str
+    json: bool
+
+    @property
+    def source(self) -> str:
+        """Where the hyper-parameters come from, for messages."""
+        return str(self.config or "options")
+
+    @property
+    def all_folders(self) -> list[Path]:
+        return [*self.folders, *filter(None, (self.validation, self.paired))]
+
+    def run_files(self, task: str, activation: str) -> RunFiles:
+        """Return the files of the training: ``--out``, or named after the first folder and what is trained."""
+        from deconv_cli.training.run_files import RunFiles
+
+        return RunFiles(self.out or Path(f"{self.folders[0].resolve().name}-{task}-{activation}.safetensors"))
+
+
+def _train_restoration(streams: Streams, request: _Request, toml: dict[str, Any], given: dict[str, Any]) -> ExitCode:
+    """Carry out ``train`` for what a network is to undo."""
+    from deconv_cli.network.bundled import find_weights, load_by_name
+    from deconv_cli.network.device import find_device
+    from deconv_cli.tasks import find_task
+    from deconv_cli.training import loop
+
+    max_seconds = parse_time(request.max_time or "20m")
+    if request.max_time and toml.pop("steps", None):
         streams.message("steps of the configuration left aside: --max-time is given")
-    start = find_weights(init) if init else None
-    shape = _shape_left_open(load_by_name(init).description.architecture, {*toml, *given}) if init else {}
-    settings = config_from_dict({**shape, **toml, **given}, str(config or "options"))
-    name = folders[0].resolve().name
-    trained = find_task(settings.task).weights_name(settings.scale)
-    files = RunFiles(out or Path(f"{name}-{trained}-{settings.activation}.safetensors"))
-    checkpoint = _find_checkpoint(resume, files.checkpoint)
+    start = find_weights(request.init) if request.init else None
+    settings = _settings(request, toml, given)
+    files = request.run_files(find_task(settings.task).weights_name(settings.scale), settings.activation)
+    checkpoint = _find_checkpoint(request.resume, files.checkpoint)
     if checkpoint:
-        settings = _config_to_resume(checkpoint, settings, given, config)
-        if max_time:
+        settings = _config_to_resume(checkpoint, settings, given, request.config)
+        if request.max_time:
             streams.message(f"goes on to step {settings.steps}, as planned; --max-time is not heeded")
-    hint = ", but left no checkpoint; use" if resume == "auto" else "; use --resume auto to go on,"
-    _refuse(files, given_folders, replace=overwrite or _is_the_same(files, resume, checkpoint), hint=hint)
+    hint = ", but left no checkpoint; use" if request.resume == "auto" else "; use --resume auto to go on,"
+    replace = request.overwrite or _is_the_same(files, request.resume, checkpoint)
+    _refuse(files, request.all_folders, replace=replace, hint=hint)
 
     with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
 
@@ -286,52 +320,39 @@ def train(
                 streams.message(f"step {progress.step} of {progress.steps}: {_in_words(progress.scores)}")
 
         result = loop.train(
-            folders,
+            request.folders,
             files.out,
             settings,
-            validation=val,
-            paired=paired,
+            validation=request.validation,
+            paired=request.paired,
             init=start,
-            teacher=load_by_name(teacher) if teacher else None,
+            teacher=load_by_name(request.teacher) if request.teacher else None,
             resume=checkpoint,
             max_seconds=max_seconds,
-            watch_gradients=watch_gradients,
-            device=find_device(device),
+            watch_gradients=request.watch_gradients,
+            device=find_device(request.device),
             report=report,
             stop=stop,
         )
-    _finish(streams, files, result, json=json)
-    raise typer.Exit(stop.code or ExitCode.OK)
+    _finish(streams, files, result, json=request.json)
+    return stop.code or ExitCode.OK
 
 
-def _train_classifier(
-    streams: Streams,
-    folders: list[Path],
-    values: dict[str, Any],
-    *,
-    out: Path | None,
-    validation: Path | None,
-    unsuited: list[str],
-    source: str,
-    overwrite: bool,
-    watch_gradients: bool,
-    device: str,
-    json: bool,
-) -> NoReturn:
+def _train_classifier(streams: Streams, request: _Request, toml: dict[str, Any], given: dict[str, Any]) -> ExitCode:
     """Carry out ``train --task classify``."""
     from deconv_cli.network.device import find_device
     from deconv_cli.training.classification import train_classifier
     from deconv_cli.training.config import ClassifyConfig, config_from_dict
-    from deconv_cli.training.run_files import RunFiles
 
+    unsuited = [name for name in UNSUITED_TO_CLASSIFY if getattr(request, name) is not None]
     if unsuited:
-        raise UsageError(f"{', '.join(unsuited)}: not for --task classify")
-    if len(folders) > 1:
+        options = ", ".join("--" + name.replace("_", "-") for name in unsuited)
+        raise UsageError(f"{options}: not for --task classify")
+    if len(request.folders) > 1:
         raise UsageError("--task classify takes one FOLDER, with a folder for each class in it")
-    settings = config_from_dict(values, source, ClassifyConfig)
-    name = folders[0].resolve().name
-    files = RunFiles(out or Path(f"{name}-classify-{settings.activation}.safetensors"))
-    _refuse(files, [*folders, *filter(None, (validation,))], replace=overwrite, hint="; use")
+    settings = config_from_dict({**toml, **given}, request.source, ClassifyConfig)
+    files = request.run_files("classify", settings.activation)
+    _refuse(files, request.all_folders, replace=request.overwrite, hint="; use")
     with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
 
         def report(progress: Progress, confusion: Confusion | None) -> None:
@@ -344,22 +365,22 @@ def _train_classifier(
                 )
 
         result = train_classifier(
-            folders[0],
+            request.folders[0],
             files.out,
             settings,
-            validation=validation,
-            watch_gradients=watch_gradients,
-            device=find_device(device),
+            validation=request.validation,
+            watch_gradients=request.watch_gradients,
+            device=find_device(request.device),
             report=report,
             stop=stop,
         )
-    if json:
+    if request.json:
         streams.json({"weights": str(files.out), "seconds": result.seconds, **result.confusion.to_dict()})
     else:
         streams.table(_confusion_table(result.confusion))
     streams.message(f"{files.out}: the weights; log and configuration are in {files.folder}")
     streams.message(f"try them: deconv classify --weights {shlex.quote(str(files.out))} IMAGE...")
-    raise typer.Exit(stop.code or ExitCode.OK)
+    return stop.code or ExitCode.OK
 
 
 def _confusion_table(confusion: Confusion) -> Table:
@@ -408,6 +429,17 @@ def _level_range(task: str, noise_level: str | None, quality: str | None) -> lis
         if text is not None:
             return shared.parse_numbers(text, option, ":", float)
     return None
+
+
+def _settings(request: _Request, toml: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
+    """Return the configuration: flags win over the file, and that over the weights to start from."""
+    from deconv_cli.network.bundled import load_by_name
+    from deconv_cli.training.config import config_from_dict
+
+    values = {**toml, **given}
+    if request.init:
+        values = {**_shape_left_open(load_by_name(request.init).description.architecture, values), **values}
+    return config_from_dict(values, request.source)
 
 
 def _shape_left_open(architecture: Architecture, given: Collection[str]) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from deconv_cli.compression.calibration import draw_crops
+from deconv_cli.compression.calibration import Crops, draw_crops
 from deconv_cli.compression.pruning import choose_channels, find_importance, prune
 from deconv_cli.compression.quantization import Choice, calibrate, choose_layers, find_bias_errors, quantize
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.network.description import Description
 from deconv_cli.network.fake_quantization import fake_quantize
 from deconv_cli.network.weights import Weights, load_weights, save_weights
-from deconv_cli.tasks import find_task
+from deconv_cli.tasks import Task, find_task
 from deconv_cli.training.config import OPTIMIZERS, SHAPE, TrainConfig, config_from_dict
 from deconv_cli.training.data import PictureSet, split_pictures
 from deconv_cli.training.loop import Progress, train
@@ -163,7 +163,7 @@ def compress(
         If weights or pictures cannot be used, or a fine-tuning diverges.
     """
     weights = load_weights(source)
-    recipe = weights.recipe
+    recipe, history = weights.recipe, _history(weights, folders, wanted)
     refuse(weights, source, wanted)
     task = find_task(weights.description.task)
     config, levels = training_config(weights, wanted), levels_to_measure(weights.description, wanted.levels)
@@ -171,51 +171,22 @@ def compress(
     tune = functools.partial(
         _finetune, teacher=weights, folders=folders, validation=validation, device=device, callbacks=callbacks
     )
-    history = _history(weights, folders, wanted)
-    files, choice = RunFiles(out), None
     crops = draw_crops(pictures, config, task, {*levels, *config.level_range})
-
-    if wanted.prune:
-        callbacks.stage(f"pruning {wanted.prune:.0%} of the multiply-adds")
-        importance = find_importance(weights.build(), crops, task, config.loss)
-        weights = prune(weights, choose_channels(config.architecture, importance, wanted.prune))
-        config = dataclasses.replace(config, inner=weights.description.architecture.inner)
-        if wanted.finetune:
-            tuned = tune(weights, files.folder / "pruned.safetensors", _with_rate(config, wanted, PRUNED_RATE))
-            if tuned is None:
-                return None
-            weights = tuned
-    if wanted.quantize:
-        callbacks.stage("choosing the layers to run in eight bits")
-        network = weights.build()
-        choice = choose_layers(
-            network,
-            calibrate(network, crops, task),
-            {level: crops[level] for level in levels},
-            task,
-            max_loss=wanted.max_loss,
-            progress=callbacks.layers,
-            stop=callbacks.stop,
-        )
-        if choice is None:
-            return None
-        if not choice.quantization:
-            raise DeconvError(
-                f"{source}: no layer can run in eight bits and lose at most {wanted.max_loss:g} dB; give a higher"
-                " --max-loss"
-            )
-        history |= {"in_float": choice.in_float, "sensitivity": dict(choice.sensitivity)}
-        if wanted.finetune:
-            adapt = functools.partial(fake_quantize, quantization=choice.quantization, round_kernels=True)
-            tuned = tune(
-                weights, files.folder / "rounded.safetensors", _with_rate(config, wanted, ROUNDED_RATE), adapt=adapt
-            )
-            if tuned is None:
-                return None
-            weights = quantize(tuned, choice.quantization)
-        else:
-            errors = find_bias_errors(network, choice.quantization, crops, task)
-            weights = quantize(weights, choice.quantization, errors)
+    stages = _Stages(wanted, config, task, crops, RunFiles(out).folder, tune, callbacks)
+    choice = None
+    try:
+        if wanted.prune:
+            weights = stages.prune(weights)
+        if wanted.quantize:
+            weights, choice = stages.quantize(weights, levels)
+            if not choice.quantization:
+                raise DeconvError(
+                    f"{source}: no layer can run in eight bits and lose at most {wanted.max_loss:g} dB; give a higher"
+                    " --max-loss"
+                )
+            history |= {"in_float": choice.in_float, "sensitivity": dict(choice.sensitivity)}
+    except _StoppedError:
+        return None
     weights = dataclasses.replace(
         weights,
         description=dataclasses.replace(weights.description, name=out.stem),
@@ -225,6 +196,61 @@ def compress(
         return None
     save_weights(out, weights, dtype=DISK_TYPES[wanted.precision])
     return Compressed(weights, choice)
+
+
+class _StoppedError(Exception):
+    """The compression was to stop within a stage of it."""
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The two stages, each with its fine-tuning, and what both work with."""
+
+    wanted: Compression
+    config: TrainConfig
+    task: Task
+    crops: Crops
+    folder: Path
+    tune: Callable[..., Weights]
+    callbacks: Callbacks
+
+    def prune(self, weights: Weights) -> Weights:
+        self.callbacks.stage(f"pruning {self.wanted.prune:.0%} of the multiply-adds")
+        importance = find_importance(weights.build(), self.crops, self.task, self.config.loss)
+        pruned = prune(weights, choose_channels(self.config.architecture, importance, self.wanted.prune))
+        if not self.wanted.finetune:
+            return pruned
+        return self.tune(pruned, self.folder / "pruned.safetensors", self._config(pruned, PRUNED_RATE))
+
+    def quantize(self, weights: Weights, levels: Sequence[float]) -> tuple[Weights, Choice]:
+        self.callbacks.stage("choosing the layers to run in eight bits")
+        network = weights.build()
+        choice = choose_layers(
+            network,
+            calibrate(network, self.crops, self.task),
+            {level: self.crops[level] for level in levels},
+            self.task,
+            max_loss=self.wanted.max_loss,
+            progress=self.callbacks.layers,
+            stop=self.callbacks.stop,
+        )
+        if choice is None:
+            raise _StoppedError
+        if not choice.quantization:
+            return weights, choice
+        if not self.wanted.finetune:
+            errors = find_bias_errors(network, choice.quantization, self.crops, self.task)
+            return quantize(weights, choice.quantization, errors), choice
+        adapt = functools.partial(fake_quantize, quantization=choice.quantization, round_kernels=True)
+        config = self._config(weights, ROUNDED_RATE)
+        tuned = self.tune(weights, self.folder / "rounded.safetensors", config, adapt=adapt)
+        return quantize(tuned, choice.quantization), choice
+
+    def _config(self, weights: Weights, share: float) -> TrainConfig:
+        """Return the configuration of a fine-tuning, at a share of the optimiser's own rate if none is given."""
+        lr = self.wanted.lr or share * OPTIMIZERS[self.config.optimizer]
+        inner = weights.description.architecture.inner
+        return dataclasses.replace(self.config, inner=inner, lr=lr, adam_lr=lr * ADAM_SHARE)
 
 
 def refuse(weights: Weights, source: Path, wanted: Compression) -> None:
@@ -273,11 +299,6 @@ def training_config(weights: Weights, wanted: Compression) -> TrainConfig:
     return config_from_dict(values, description.name)
 
 
-def _with_rate(config: TrainConfig, wanted: Compression, share: float) -> TrainConfig:
-    lr = wanted.lr or share * OPTIMIZERS[config.optimizer]
-    return dataclasses.replace(config, lr=lr, adam_lr=lr * ADAM_SHARE)
-
-
 def levels_to_measure(description: Description, levels: Sequence[float]) -> tuple[float, ...]:
     """Return the levels given, or those that the task reports and the weights were trained for.
 
@@ -305,8 +326,14 @@ def _finetune(
     device: torch.device | None,
     callbacks: Callbacks,
     adapt: Callable[[Any], None] = lambda _: None,
-) -> Weights | None:
-    """Train on from the weights to do what the teacher does; return the best of it, or None if it was stopped."""
+) -> Weights:
+    """Train on from the weights to do what the teacher does; return the best of it.
+
+    Raises
+    ------
+    _StoppedError
+        If it was stopped.
+    """
     callbacks.stage(f"fine-tuning for {config.steps} steps at a rate of {config.lr:g}")
     RunFiles(out).make_folder()
     start = out.with_name(f"{out.stem}-start.safetensors")
@@ -324,4 +351,6 @@ def _finetune(
         report=callbacks.trained,
         stop=callbacks.stop,
     )
-    return load_weights(out) if result.step == result.steps else None
+    if result.step < result.steps:
+        raise _StoppedError
+    return load_weights(out)

@@ -28,9 +28,9 @@ from deconv_cli.training.checkpoint import new_state
 from deconv_cli.training.classification import classifier_step, measure_confusion, new_classifier, predict
 from deconv_cli.training.config import ClassifyConfig, TrainConfig
 from deconv_cli.training.data import draw_batch
+from deconv_cli.training.divergence import Divergence
 from deconv_cli.training.gradient_health import finite, measure_step, observed
 from deconv_cli.training.labelled import LabelledPictures, class_weights, draw_labelled
-from deconv_cli.training.loop import MAX_SKIPPED_IN_A_ROW
 from deconv_cli.training.step import train_step
 from deconv_cli.training.validation import Case, make_cases
 
@@ -131,7 +131,7 @@ class Training(ABC):
         curve, health, histograms = [], [], {}
         losses: list[float] = []
         durations: list[float] = []  # of steps that are not watched, which takes time
-        skipped = 0
+        divergence = Divergence()
         for step in range(steps):
             if stop():
                 raise Stopped
@@ -148,15 +148,13 @@ class Training(ABC):
                 loss, norm = self.step(step)
                 durations.append(time.perf_counter() - began)
             losses.append(loss if np.isfinite(norm) else float("nan"))
-            skipped = 0 if np.isfinite(losses[-1]) else skipped + 1
-            if skipped == MAX_SKIPPED_IN_A_ROW:
+            if divergence.after(losses[-1]):
                 break
-        diverged = skipped == MAX_SKIPPED_IN_A_ROW
-        if watch and not diverged:
+        if watch and not divergence.reached:
             curve.append(self._curve_point(steps, losses))
             histograms["end"] = self._histograms()
         result: dict[str, Any] = {
-            "diverged": diverged,
+            "diverged": divergence.reached,
             "stopped_at": len(losses),
             "seconds_per_step": finite(float(np.median(durations))) if durations else None,
         }

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deconv_cli.errors import DeconvError
 from deconv_cli.images import to_float, write_atomically
 from deconv_cli.network.classifier import Classifier, build_classifier, class_probabilities
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import autocast, find_precision, training_layout
 from deconv_cli.network.weights import Weights, save_weights, to_parameters
 from deconv_cli.training.config import ClassifyConfig
+from deconv_cli.training.divergence import Divergence, divergence_error
 from deconv_cli.training.gradient_health import GradientWatch, finite
 from deconv_cli.training.labelled import (
     LabelledBatch,
@@ -33,7 +33,7 @@ from deconv_cli.training.labelled import (
     is_imbalanced,
     read_labelled,
 )
-from deconv_cli.training.loop import LOG_EVERY, MAX_SKIPPED_IN_A_ROW, Progress
+from deconv_cli.training.loop import LOG_EVERY, Progress
 from deconv_cli.training.optimizer import backward, build_optimizers, set_rates
 from deconv_cli.training.record import Record
 from deconv_cli.training.run_files import RunFiles
@@ -180,17 +180,13 @@ def train_classifier(
     record = Record(files.record, 0)
     every = -(-config.steps // VALIDATIONS)
     losses: list[float] = []
-    started, skipped, confusion = time.perf_counter(), 0, None
+    started, divergence, confusion = time.perf_counter(), Divergence(), None
     for step in range(config.steps):
         take = functools.partial(classifier_step, state, draw_labelled(training, config, step), config, weights, device)
         logged = (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps
         (loss, norm), health = watch(state.network, step + 1, take) if watch and logged else (take(), {})
-        skipped = 0 if np.isfinite(loss + norm) else skipped + 1
-        if skipped == MAX_SKIPPED_IN_A_ROW:
-            raise DeconvError(
-                f"{skipped} steps in a row were not finite: the training diverged at step {step};"
-                f" start again at a lower rate: --lr {config.lr / 3:.2g} --overwrite"
-            )
+        if divergence.after(loss, norm):
+            raise divergence_error(step, config.lr)
         losses.append(loss)
         if logged:
             record.append(step=state.step, loss=finite(float(np.mean(losses))), gradient_norm=finite(norm), **health)

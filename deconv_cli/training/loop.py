@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from deconv_cli.errors import DeconvError, UsageError, cannot_write
 from deconv_cli.images import write_atomically
 from deconv_cli.metrics import mean_psnr
-from deconv_cli.network.description import Architecture, Description
+from deconv_cli.network.description import Description
 from deconv_cli.network.device import find_precision
 from deconv_cli.network.encoder_decoder import RestorationNetwork
 from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
@@ -35,12 +35,14 @@ from deconv_cli.training.checkpoint import (
 )
 from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.data import PictureSet, draw_batch, find_twins, prefetch, split_pictures
-from deconv_cli.training.gradient_health import GradientWatch
+from deconv_cli.training.divergence import Divergence, divergence_error
+from deconv_cli.training.gradient_health import GradientWatch, finite
 from deconv_cli.training.optimizer import rate_factor
 from deconv_cli.training.record import Record, plot_record, read_record
 from deconv_cli.training.run_files import RunFiles
+from deconv_cli.training.start import initial_parameters
 from deconv_cli.training.step import find_step, train_step, within_memory
-from deconv_cli.training.teacher import Teacher
+from deconv_cli.training.teacher import Teacher, find_teacher
 from deconv_cli.training.validation import (
     Case,
     Score,
@@ -55,7 +57,6 @@ LOG_EVERY = 50
 VALIDATIONS = 20
 """Times a long training is validated and checkpointed, the end included."""
 MIN_STEPS_BETWEEN_VALIDATIONS = 100
-MAX_SKIPPED_IN_A_ROW = 20
 
 log = logging.getLogger(__name__)
 
@@ -177,21 +178,12 @@ def train(
     held_out = _held_out(validation_paths, task, config, twins)
     cases = leave_out_blank(make_cases(held_out, task, config))
 
-    parameters = _initial_parameters(init, config) if init else None
-    guide = _find_teacher(teacher, config, device, self_ensemble=self_ensemble) if teacher else None
+    parameters = initial_parameters(init, config) if init else None
+    guide = find_teacher(teacher, config, device, self_ensemble=self_ensemble) if teacher else None
     fingerprint = pictures.fingerprint + held_out.fingerprint + (teacher.sha256[:16] if teacher else "")
     files.make_folder()
     if resume:
-        if read_config(resume)[1] != fingerprint:
-            raise UsageError(
-                f"{resume}: was made with other pictures to train or validate on, or another teacher; give the same, or"
-                " start anew with --init"
-            )
-        state = load_checkpoint(resume, device)
-        if not _take_best(resume, files):
-            state.best = -math.inf
-        if resume.resolve() != files.checkpoint.resolve():
-            save_checkpoint(files.checkpoint, state, config, fingerprint)
+        state = _resume(resume, files, config, fingerprint, device)
     else:
         _remove_earlier(files, init)
         if not config.steps:
@@ -238,7 +230,7 @@ class Fit:
         every = max(MIN_STEPS_BETWEEN_VALIDATIONS, -(-steps // VALIDATIONS))
         scores: tuple[Score, ...] = ()
         losses: list[float] = []
-        skipped_in_a_row = 0
+        divergence = Divergence()
         started = time.perf_counter() - state.seconds
         take_step = find_step(state, config, self.task, self.device, self.teacher)
         for step, batch in prefetch(self.pictures, config, self.task, range(state.step, steps), self.device.type):
@@ -247,26 +239,12 @@ class Fit:
             watched = self.watch if logged else None
             (loss, norm), health = watched(state.network, step + 1, take) if watched else (take_step(batch), {})
             state.step, state.seconds = step + 1, time.perf_counter() - started
-            skipped_in_a_row = 0 if np.isfinite(loss + norm) else skipped_in_a_row + 1
-            if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
-                start = f" --init {self.files.last}" if self.files.last.exists() else ""
-                raise DeconvError(
-                    f"{skipped_in_a_row} steps in a row were not finite: the training diverged at step {step}; "
-                    f"start again at a lower rate: --lr {config.lr / 3:.2g}{start} --overwrite"
-                )
+            if divergence.after(loss, norm):
+                advice = f" --init {self.files.last}" if self.files.last.exists() else ""
+                raise divergence_error(step, config.lr, advice)
             losses.append(loss)
             if logged:
-                rate = config.lr * rate_factor(step, steps, config.warmup)
-                finite = [value for value in losses if np.isfinite(value)]
-                record.append(
-                    step=state.step,
-                    loss=float(np.mean(finite)) if finite else None,
-                    lr=rate,
-                    gradient_norm=norm if np.isfinite(norm) else None,
-                    skipped=state.skipped,
-                    seconds=round(state.seconds, 1),
-                    **health,
-                )
+                self._log(state, record, losses, norm, health)
                 losses.clear()
             stopping = stop()
             validated = state.step % every == 0 or state.step == steps
@@ -278,6 +256,21 @@ class Fit:
         if not scores and not math.isfinite(state.best):  # Resumed at the end, and the best weights are lost.
             scores = self.validate_and_save(state, record, scheduled=True)
         return Result(scores, state.step, steps, state.skipped, state.seconds)
+
+    def _log(
+        self, state: TrainState, record: Record, losses: list[float], norm: float, health: Mapping[str, object]
+    ) -> None:
+        """Enter the mean loss of the steps since the last entry, and how the last of them was."""
+        finite_losses = [loss for loss in losses if math.isfinite(loss)]
+        record.append(
+            step=state.step,
+            loss=float(np.mean(finite_losses)) if finite_losses else None,
+            lr=self.config.lr * rate_factor(state.step - 1, self.config.steps, self.config.warmup),
+            gradient_norm=finite(norm),
+            skipped=state.skipped,
+            seconds=round(state.seconds, 1),
+            **health,
+        )
 
     def validate_and_save(self, state: TrainState, record: Record, *, scheduled: bool) -> tuple[Score, ...]:
         """Score the averaged parameters; write checkpoint, last weights, curve, and the best weights if these are.
@@ -350,77 +343,28 @@ def _with_timed_steps(
     return dataclasses.replace(config, steps=steps)
 
 
-def _initial_parameters(path: Path, config: TrainConfig) -> dict[str, Tensor]:
-    """Read the parameters to start from.
-
-    A network may start from another task's of the same widths: a blind one from a conditioned one, one that enlarges
-    from one of another scale (the last layer is new), one of a single channel from one of three, to which it does the
-    same as that to three equal ones, one with another activation, and one with more or wider blocks, pruned or not
-    (blocks beyond those are new, and near the identity; what is added to a block changes nothing yet).
-    """
-    weights = load_weights(path)
-    if weights.description.classes:
-        raise UsageError(f"{path}: these weights tell classes apart; only those of a restoration can be started from")
-    theirs, ours = weights.description.architecture, config.architecture
-    may_differ = ("condition_planes", "scale", "channels", "activation", "blocks", "inner")
-    free = {name: getattr(ours, name) for name in may_differ}
-    alike = theirs.widths == ours.widths and dataclasses.replace(theirs, **free) == ours
-    blocks = ours.residual_blocks
-    grown = all(name in blocks and width <= blocks[name][1] for name, (_, width) in theirs.residual_blocks.items())
-    larger = theirs.condition_planes >= ours.condition_planes and theirs.channels >= ours.channels
-    if not (alike and grown and larger):
-        raise UsageError(f"{path}: its network is {theirs}, from which the {ours} asked for cannot start")
-    taken = {name: torch.from_numpy(array) for name, array in weights.parameters.items()}
-    if ours.channels < theirs.channels:
-        _use_one_channel(taken, theirs)
-    taken["head.weight"] = taken["head.weight"][:, : ours.channels + ours.condition_planes]
-    if theirs.scale != ours.scale:
-        del taken["tail.weight"], taken["tail.bias"]
-    new = new_state(config, torch.device("cpu")).network.state_dict()
-    for name, (_, width) in theirs.residual_blocks.items():
-        if width < blocks[name][1]:
-            _widen(taken, new, name, width)
-    # Of the activations only prelu has parameters.
-    return {name: taken.get(name, new[name]) for name in new}
-
-
-def _widen(parameters: dict[str, Tensor], new: dict[str, Tensor], block: str, width: int) -> None:
-    """Give a block of some inner width the further channels that it is to have: new ones, which are not used yet."""
-    for name in (f"{block}.conv1.weight", f"{block}.conv1.bias"):
-        parameters[name] = torch.cat((parameters[name], new[name][width:]))
-    name = f"{block}.conv2.weight"
-    parameters[name] = torch.cat((parameters[name], torch.zeros_like(new[name][:, width:])), 1)
-
-
-def _use_one_channel(parameters: dict[str, Tensor], architecture: Architecture) -> None:
-    """Turn the first and last layer into those that see one channel instead of equal ones, and make their mean."""
-    head, colours = parameters["head.weight"], architecture.channels
-    parameters["head.weight"] = torch.cat((head[:, :colours].sum(1, keepdim=True), head[:, colours:]), 1)
-    transposed = architecture.scale > 1 or architecture.layout == "rednet"
-    parameters["tail.weight"] = parameters["tail.weight"].mean(int(transposed), keepdim=True)
-    parameters["tail.bias"] = parameters["tail.bias"].mean(0, keepdim=True)
-
-
-def _find_teacher(weights: Weights, config: TrainConfig, device: torch.device, *, self_ensemble: bool) -> Teacher:
-    """Build the teacher, refusing one that does something else than what is to be learned."""
-    theirs, ours = weights.description, config.architecture
-    shape = theirs.architecture
-    if (theirs.task, shape.scale, shape.channels) != (config.task, ours.scale, ours.channels):
-        raise UsageError(
-            f"{theirs.name}: cannot teach {config.task} at scale {ours.scale} in {ours.channels} channels: it does"
-            f" {theirs.task} at scale {shape.scale} in {shape.channels}"
-        )
-    if config.patch % (multiple := shape.size_multiple * shape.scale):
-        raise UsageError(f"{theirs.name}: to learn from it, patch must be a multiple of {multiple}, its total stride")
-    orientations = config.augment if self_ensemble else ()
-    return Teacher(weights.build(), device, find_precision(config.precision, device), orientations)
-
-
 def _held_out(paths: Sequence[Path], task: Task, config: TrainConfig, twins: dict[Path, Path] | None) -> PictureSet:
     try:
         return PictureSet(paths, smallest_side(task, config), twins)
     except DeconvError as error:
         raise DeconvError(f"to validate on, {error}; give others with --val") from error
+
+
+def _resume(
+    checkpoint: Path, files: RunFiles, config: TrainConfig, fingerprint: str, device: torch.device
+) -> TrainState:
+    """Load the state to go on from, and see that the files of the training are where it goes on."""
+    if read_config(checkpoint)[1] != fingerprint:
+        raise UsageError(
+            f"{checkpoint}: was made with other pictures to train or validate on, or another teacher; give the same, or"
+            " start anew with --init"
+        )
+    state = load_checkpoint(checkpoint, device)
+    if not _take_best(checkpoint, files):
+        state.best = -math.inf
+    if checkpoint.resolve() != files.checkpoint.resolve():
+        save_checkpoint(files.checkpoint, state, config, fingerprint)
+    return state
 
 
 def _take_best(resume: Path, files: RunFiles) -> bool:

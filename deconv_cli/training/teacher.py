@@ -7,8 +7,11 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from deconv_cli.network.device import autocast, training_layout
+from deconv_cli.errors import UsageError
+from deconv_cli.network.device import autocast, find_precision, training_layout
 from deconv_cli.network.encoder_decoder import RestorationNetwork
+from deconv_cli.network.weights import Weights
+from deconv_cli.training.config import TrainConfig
 
 
 class Teacher:
@@ -47,3 +50,35 @@ class Teacher:
             restored = self.network(turned.contiguous(memory_format=training_layout(self.device)), condition)
         back = torch.rot90(restored, -turn, (2, 3))
         return back.flip(3) if mirror else back
+
+
+def find_teacher(weights: Weights, config: TrainConfig, device: torch.device, *, self_ensemble: bool) -> Teacher:
+    """Build the teacher of a training.
+
+    Parameters
+    ----------
+    weights
+        Its weights, of a restoration.
+    config
+        The training; without `self_ensemble` its augmentations do not matter.
+    device
+        Where it runs.
+    self_ensemble
+        Whether it sees the patches in all orientations that the training makes, or in one.
+
+    Raises
+    ------
+    UsageError
+        If it does something else than what is to be learned.
+    """
+    theirs, ours = weights.description, config.architecture
+    shape = theirs.architecture
+    if (theirs.task, shape.scale, shape.channels) != (config.task, ours.scale, ours.channels):
+        raise UsageError(
+            f"{theirs.name}: cannot teach {config.task} at scale {ours.scale} in {ours.channels} channels: it does"
+            f" {theirs.task} at scale {shape.scale} in {shape.channels}"
+        )
+    if config.patch % (multiple := shape.size_multiple * shape.scale):
+        raise UsageError(f"{theirs.name}: to learn from it, patch must be a multiple of {multiple}, its total stride")
+    orientations = config.augment if self_ensemble else ()
+    return Teacher(weights.build(), device, find_precision(config.precision, device), orientations)
