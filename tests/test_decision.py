@@ -6,16 +6,16 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from deconv_cli.degradation.blocking import find_blocks, measure_blocking
 from deconv_cli.degradation.camera import Camera, add_camera_noise
 from deconv_cli.degradation.noise import add_gaussian_noise
 from deconv_cli.degradation.noise_estimation import estimate_coarse_chroma, estimate_noise_level
-from deconv_cli.images import from_float, read_frame, to_float
+from deconv_cli.images import Frame, from_float, read_frame, to_float
 from deconv_cli.metrics import psnr
-from deconv_cli.restoration.decision import COLOUR_NOISE, VISIBLE_BLOCKS, WHITE_RATIO, decide
+from deconv_cli.restoration.decision import CLEAN_LEVEL, COLOUR_NOISE, VISIBLE_BLOCKS, WHITE_RATIO, decide
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.restoration.trial import SIDE, removed_noise
 
@@ -32,6 +32,26 @@ def encoded(pixels, quality=None):
 
 def decoded(pixels, quality):
     return np.asarray(Image.open(BytesIO(encoded(pixels, quality))))
+
+
+def text(size, ink=0, paper=255, mode="L"):
+    """Return a page of printed text."""
+    page = Image.new(mode, (400, 320), paper)
+    draw = ImageDraw.Draw(page)
+    draw.fontmode = "1" if mode == "1" else "L"
+    for at, top in enumerate(range(10, 300, size * 3 // 2)):
+        words = "It was the best of times, it was the worst of times, " * 3
+        draw.text((10, top), words[at % 11 :][: 770 // size], ink, ImageFont.load_default(size))
+    return np.asarray(page.convert("L"))
+
+
+def line_chart():
+    chart = Image.new("RGB", (400, 320), "white")
+    draw, across = ImageDraw.Draw(chart), np.arange(20, 380)
+    for at, colour in enumerate(("red", "blue", "green")):
+        steps = np.random.default_rng(at).normal(0, 6, len(across))
+        draw.line(list(zip(across, 160 + 80 * np.sin(across / 30 + at) + steps, strict=True)), colour, 2)
+    return np.asarray(chart)
 
 
 CAMERAS = {
@@ -116,6 +136,44 @@ def test_white_noise_stays_white_in_a_jpeg_that_keeps_it(level, gray, options, e
     denoised = Restorer("denoise").restore(frame.pixels).pixels
     scores = {"denoise": psnr(clean, denoised), "photo": psnr(clean, restore_photo(frame.pixels))}
     assert max(scores, key=scores.__getitem__) == expected
+
+
+@pytest.mark.parametrize(
+    ("drawing", "quality"),
+    [
+        (text(10), None),
+        (text(10), 90),
+        (text(11), 95),
+        (text(14), 90),
+        (text(14, mode="1", paper=1), None),
+        (line_chart(), 90),
+    ],
+    ids=["10 px", "10 px, JPEG", "11 px, JPEG", "14 px, JPEG", "two levels", "chart, JPEG"],
+)
+def test_nothing_is_found_in_clean_text_and_line_art(drawing, quality):
+    """All of its patches that are not white are strokes, which pass for noise: it was taken for level 25 to 85."""
+    decision = decide(read_frame(encoded(drawing, quality)), ALL, restore_photo)
+    assert decision.task is None, decision.reason
+    assert decision.noise_level < CLEAN_LEVEL
+
+
+def test_nothing_is_found_in_dithered_pictures():
+    dithered = np.asarray(Image.fromarray(CLEAN).convert("1").convert("L"))
+    assert decide(Frame(dithered), ALL, restore_photo).task is None
+
+
+@pytest.mark.parametrize(("paper", "least", "most"), [(255, 2, 6), (230, 4.5, 5.5)])
+def test_noise_of_scanned_text_is_measured_on_the_paper(paper, least, most):
+    """Where white has clipped it, about half of it is left there."""
+    scan = from_float(add_gaussian_noise(to_float(text(14, 30, paper)), 5, np.random.default_rng(0)), np.uint8)
+    decision = decide(Frame(scan), {"denoise"})
+    assert decision.task == "denoise"
+    assert least < decision.noise_level < most
+
+
+def test_doubled_pixels_are_no_blocks():
+    """Their steps differ by column, too, but from one to the next."""
+    assert measure_blocking(np.kron(CLEAN[..., 1], np.ones((2, 2), np.uint8))) == 0
 
 
 def test_auto_says_what_and_why_also_in_json(run, tmp_path):

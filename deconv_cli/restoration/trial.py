@@ -17,6 +17,11 @@ BLOCK = 16
 """Side, in pixels, of the squares that are told flat from others."""
 FLAT_SHARE, FEWEST_FLAT = 0.1, 8
 """Share of the squares that count as flat, and the fewest that tell anything."""
+BUSY = 32.0
+"""Deviation within the flattest squares, on 0..255, from which none is flat: photographs have up to 26, text, line art
+and two-level pictures 40 to 70."""
+MOST_REMOVED = 40.0
+"""What was taken, on 0..255, from which it was no camera's noise: of dithered pictures and checks it is 60 to 150."""
 MID_GRAY = 0.5
 """What the network sees where a picture is fully transparent: NaN, in float samples."""
 DARKEST, BRIGHTEST = 0.05, 0.95
@@ -55,8 +60,9 @@ def removed_noise(image: NDArray[Any], restore: Callable[[NDArray[Any]], NDArray
     Returns
     -------
     Removed, or None
-        None where there are less than 8 squares to go by: in pictures of fewer than 45 pixels a side, and in those that
-        are nearly black or white.
+        None where that tells nothing: there are less than 8 squares to go by, in pictures of fewer than 45 pixels a
+        side and in those that are nearly black or white; or none of them is flat, in text and line art; or what was
+        taken is more than noise, in dithered pictures.
 
     Examples
     --------
@@ -75,16 +81,19 @@ def removed_noise(image: NDArray[Any], restore: Callable[[NDArray[Any]], NDArray
     if len(after) < FEWEST_FLAT:
         return None
     taken = 255 * np.sqrt(np.square(before - after).mean(1))
-    variance, by_brightness = after.var(1), np.argsort(after.mean(1), kind="stable")
+    deviation, by_brightness = 255 * after.std(1), np.argsort(after.mean(1), kind="stable")
     thirds = [part for part in np.array_split(by_brightness, 3) if len(part) >= FEWEST_FLAT]
-    typical = _where_flat(taken, variance)
-    return Removed(typical, max([typical, *(_where_flat(taken[part], variance[part]) for part in thirds)]))
+    typical = _where_flat(taken, deviation)
+    if typical is None or typical > MOST_REMOVED:
+        return None
+    of_thirds = [_where_flat(taken[part], deviation[part]) for part in thirds]
+    return Removed(typical, max([typical, *(level for level in of_thirds if level is not None)]))
 
 
-def _where_flat(taken: NDArray[np.float32], variance: NDArray[np.float32]) -> float:
-    """Return the median of what was taken where the variance is least."""
-    flattest = np.argsort(variance, kind="stable")[: max(FEWEST_FLAT, int(FLAT_SHARE * len(variance)))]
-    return float(np.median(taken[flattest]))
+def _where_flat(taken: NDArray[np.float32], deviation: NDArray[np.float32]) -> float | None:
+    """Return the median of what was taken where the deviation is least, or None if it is not small there."""
+    flattest = np.argsort(deviation, kind="stable")[: max(FEWEST_FLAT, int(FLAT_SHARE * len(deviation)))]
+    return None if np.median(deviation[flattest]) > BUSY else float(np.median(taken[flattest]))
 
 
 def _squares(image: NDArray[Any]) -> NDArray[np.float32]:
