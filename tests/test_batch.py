@@ -370,7 +370,8 @@ def test_lists_of_files_keep_their_tree(restore, noisy_folder, tmp_path):
     assert restore("--files-from", lines, tmp_path / "two", *FAST).code == 0
     assert names(tmp_path / "two") == names(tmp_path / "out")
     assert restore("--files-from", tmp_path / "none", tmp_path / "three", *FAST).code == 2
-    assert restore("--files-from", "-", tmp_path / "three", stdin=b"").code == 3
+    empty = restore("--files-from", "-", tmp_path / "three", stdin=b"")
+    assert (empty.code, "in the list" in empty.stderr) == (3, True)
 
 
 def test_shards_share_the_work_and_the_record(restore, folder, tmp_path):

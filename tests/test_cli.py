@@ -11,6 +11,7 @@ import pytest
 import typer
 
 import deconv_cli
+from deconv_cli.__main__ import main
 from deconv_cli.cli.app import build_app
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.training.config import ClassifyConfig, TrainConfig
@@ -82,6 +83,17 @@ def test_a_folder_that_is_a_link_to_itself_is_told_in_a_line(run, tmp_path):
 
 def test_version_and_module_entry():
     assert python("-m", "deconv_cli", "--version").stdout == f"deconv {deconv_cli.__version__}\n"
+
+
+def test_ctrl_c_while_modules_are_loaded_is_quiet(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deconv_cli.cli.app.run", interrupt)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == ExitCode.INTERRUPTED
 
 
 @pytest.mark.parametrize(

@@ -418,6 +418,14 @@ def test_verbose_says_what_ran_and_how_and_what_libraries_warn_of(restore, noisy
     assert "UserWarning: " in verbose.stderr
 
 
+def test_a_sheet_that_nothing_was_restored_for_is_said_not_to_be_there(run, tmp_path):
+    Image.fromarray(data.astronaut()[:96, 100:220]).save(tmp_path / "clean.png")
+    ran = run("restore", tmp_path / "clean.png", tmp_path / "out.png", "--compare", tmp_path / "sheet.png")
+    assert ran.code == 0, ran.stderr
+    assert not (tmp_path / "sheet.png").exists()
+    assert f"{tmp_path / 'sheet.png'}: no sheet was written" in ran.stderr
+
+
 def test_compare_sheet(restore, noisy_folder, tmp_path):
     sheet = tmp_path / "sheet.png"
     assert restore(noisy_folder, tmp_path / "out", "--compare", sheet, *FAST).code == 0
@@ -434,6 +442,8 @@ def test_compare_sheet(restore, noisy_folder, tmp_path):
         (("in.png",), 2, "OUTPUT"),
         (("in.png", "out.png", "--task", "denoize"), 2, "did you mean 'denoise'"),
         (("in.png", "out.png", "--noise-level", "much"), 2, "--noise-level"),
+        (("", "out"), 2, "an argument is empty"),
+        (("--overwrite", "in.png", ""), 2, "an argument is empty"),
         (("in.png", "out.png", "--tile", "huge"), 2, "--tile"),
         (("in.png", "out.png", "--device", "gpu"), 2, "valid: auto, cpu, cuda, mps"),
         (("in.png", "out", "--format", "ppm"), 2, "valid:"),

@@ -316,6 +316,7 @@ def test_fail_under(run, folders):
     assert failed.code == 1
     assert f"{mean:.3f} dB" in failed.stderr
     assert failed.json["mean"]["psnr"] == mean
+    assert run("score", *folders, "--fail-under", "nan").code == 2
 
 
 def test_impossible_requests_do_nothing(run, folders, tmp_path):

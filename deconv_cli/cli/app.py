@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -68,6 +69,7 @@ def run(arguments: Sequence[str] | None = None, streams: Streams | None = None) 
     words = list(sys.argv[1:] if arguments is None else arguments)
     app = build_app(words[:1]) if words and words[0] in COMMANDS else build_app()
     try:
+        _refuse_empty(words)
         app(args=words, prog_name="deconv", obj=streams)
     except SystemExit as stop:
         return int(stop.code or 0)
@@ -81,3 +83,12 @@ def run(arguments: Sequence[str] | None = None, streams: Streams | None = None) 
         codes = {UsageError: ExitCode.USAGE, NoPicturesError: ExitCode.NOTHING_FOUND}
         return codes.get(type(error), ExitCode.FAILED)
     return ExitCode.OK
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse an empty argument, which would be the current folder: most often a script's variable that is not set.
+
+    Behind an option it may be meant.
+    """
+    if any(not word and not before.startswith("-") for before, word in pairwise(["", *words])):
+        raise UsageError("an argument is empty; give the name of a file or folder, . for the current folder")

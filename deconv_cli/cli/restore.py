@@ -475,7 +475,8 @@ def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int
         results=() if request.to_file else Record(request.output).results,
     )
     if not jobs:
-        raise NoPicturesError("no picture was found in the given folders; --recursive looks into folders inside them")
+        where = "in the given folders; --recursive looks into folders inside them" if request.inputs else "in the list"
+        raise NoPicturesError(f"no picture was found {where}")
     request.refuse_pictures_beside(jobs)
     jobs = planning.shard(jobs, *part)
     request.refuse_existing(*(job.target for job in jobs if job.error is None))
@@ -567,7 +568,8 @@ def write_beside(
             elif sheet:
                 sheet.write(path)
             else:
-                continue  # No picture was restored that it could show.
+                reporter.streams.message(f"{path}: no sheet was written, since no picture was restored")
+                continue
             if record and not is_stream(path):
                 record.enter_beside(path)
         except DeconvError as error:

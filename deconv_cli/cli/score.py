@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.options import Json, Quiet, Recursive, Verbose, require_table_path, set_up
+from deconv_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,6 +59,8 @@ def score(
     from deconv_cli.metrics import Protocol
 
     streams = set_up(context, quiet=quiet, verbose=verbose)
+    if fail_under is not None and math.isnan(fail_under):
+        raise UsageError("--fail-under takes a number of decibels, not nan")
     if csv:
         require_table_path(csv, reference, test)
     report = score_pictures(
