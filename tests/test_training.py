@@ -31,7 +31,15 @@ from deconv_cli.training import loop, step
 from deconv_cli.training import optimizer as optimizer_module
 from deconv_cli.training import record as record_module
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
-from deconv_cli.training.data import Batch, PictureSet, draw_batch, prefetch, read_rgb8, split_pictures
+from deconv_cli.training.data import (
+    Batch,
+    PictureSet,
+    draw_batch,
+    prefetch,
+    read_held_out,
+    read_rgb8,
+    split_pictures,
+)
 from deconv_cli.training.optimizer import Muon, orthogonalise
 from deconv_cli.training.run_files import RunFiles
 from deconv_cli.training.teacher import Teacher
@@ -567,6 +575,36 @@ def test_what_cannot_be_scored_is_not_held_out_where_there_are_others(tmp_path):
     _, held_out = split_pictures([tmp_path], None)
     assert len(held_out) == 2
     assert not {first, second} & set(held_out)
+
+
+def cut_short(path):
+    """Cut the data of a picture, not its header."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_damaged_picture_is_not_held_out_where_there_are_others(run, pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / "images")
+    (first,) = split_pictures([folder], None)[1]
+    cut_short(first)
+    ran = run("train", folder, *QUICK, "--steps", 2, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 0, ran.stderr
+    assert split_pictures([folder], None)[1] != [first]
+
+
+def test_damaged_pictures_to_validate_on_are_left_out_and_none_counts_twice(run, pictures, tmp_path):
+    held_out = tmp_path / "val"
+    held_out.mkdir()
+    shutil.copy(pictures / "chelsea.png", held_out / "bad.png")
+    cut_short(held_out / "bad.png")
+    ran = run("train", pictures, *QUICK, "--steps", 2, "--val", held_out, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 1
+    assert "bad.png" in ran.stderr
+    assert "left out of the validation" in ran.stderr
+    assert "to validate on, no picture" in ran.stderr
+    shutil.copy(pictures / "coffee.png", held_out)
+    found = read_held_out(sorted(held_out.iterdir()), 16)
+    assert found.paths == [held_out / "coffee.png"]
+    assert len(make_cases(found, find_task("denoise"), dataclasses.replace(TINY_CONFIG, level_range=(25, 25)))) == 1
 
 
 def test_two_pictures_cannot_have_one_twin(run, pictures, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deconv_cli.images import write_atomically
-from deconv_cli.training.data import PictureSet, split_pictures
+from deconv_cli.training.data import PictureSet, read_held_out, split_pictures
 from deconv_cli.training.labelled import LabelledPictures
 
 TRAINING_CROPS = 1024
@@ -90,7 +90,7 @@ def cut_data(folders: Sequence[Path], validation: Path | None, patch: int) -> Da
     """
     train_paths, validation_paths = split_pictures(folders, validation)
     side = 2 * patch
-    pictures, held_out = PictureSet(train_paths, side), PictureSet(validation_paths, side)
+    pictures, held_out = PictureSet(train_paths, side), read_held_out(validation_paths, side)
     rng = np.random.default_rng(0)
     areas = pictures.sizes.prod(axis=1).astype(np.float64)
     # In the order of the pictures, so that each is decoded once.

@@ -60,6 +60,9 @@ class PictureSet:
         Pictures with a side below this are named and left out, like those that cannot be read.
     twins
         Clean file to degraded file, if the degradation is not made by code.
+    held_out
+        For validation, where every picture counts: all are decoded now, so that damaged ones are left out, too, and
+        none stands in for another.
 
     Raises
     ------
@@ -67,24 +70,34 @@ class PictureSet:
         If no usable picture is left.
     """
 
-    def __init__(self, paths: Iterable[Path], smallest: int, twins: Mapping[Path, Path] | None = None) -> None:
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        smallest: int,
+        twins: Mapping[Path, Path] | None = None,
+        *,
+        held_out: bool = False,
+    ) -> None:
         self.twins = twins
         self.paths: list[Path] = []
-        sizes: list[tuple[int, int]] = []
-        for path in paths:
-            try:
-                sizes.append(self._usable_size(path, smallest))
-            except DeconvError as error:
-                log.warning("%s; left out", error)
-            else:
-                self.paths.append(path)
-        if not self.paths:
-            raise DeconvError(f"no picture of at least {smallest} x {smallest} pixels can be read in the given folders")
-        self.sizes = np.array(sizes, np.int64)
         self._levels: dict[tuple[int, bool], float] = {}
         self._cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._cached_bytes = 0
         self._lock = threading.Lock()
+        sizes: list[tuple[int, int]] = []
+        for path in paths:
+            try:
+                size = self._usable_size(path, smallest)
+                if held_out:
+                    self._keep(len(self.paths), self._read(path))
+            except DeconvError as error:
+                log.warning("%s; left out%s", error, " of the validation" if held_out else "")
+            else:
+                self.paths.append(path)
+                sizes.append(size)
+        if not self.paths:
+            raise DeconvError(f"no picture of at least {smallest} x {smallest} pixels can be read in the given folders")
+        self.sizes = np.array(sizes, np.int64)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -174,8 +187,8 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
     """List the pictures to train on, and those to validate on, whose folder may lie inside the others.
 
     Without a validation folder a tenth of the pictures is held out, 1 to 16 of them, chosen by the hash of the path
-    below its folder, so that the choice survives moving the folder and adding pictures. Those that are tiny or cannot
-    be read are not among them where there are others.
+    below its folder, so that the choice survives moving the folder and adding pictures. Those that are tiny or damaged
+    are not among them where there are others.
 
     Raises
     ------
@@ -211,9 +224,26 @@ def path_hash(path: str) -> bytes:
 
 def _can_be_scored(path: Path) -> bool:
     try:
-        return min(read_size(path)) >= LEAST_HELD_OUT
+        if min(read_size(path)) < LEAST_HELD_OUT:
+            return False
+        read_rgb8(path)  # The header says nothing of the data behind it.
     except DeconvError:
         return False
+    return True
+
+
+def read_held_out(paths: Iterable[Path], smallest: int, twins: Mapping[Path, Path] | None = None) -> PictureSet:
+    """Read the pictures to validate on: each counts once, or not at all if it is damaged; see `PictureSet`.
+
+    Raises
+    ------
+    DeconvError
+        If no usable picture is left.
+    """
+    try:
+        return PictureSet(paths, smallest, twins, held_out=True)
+    except DeconvError as error:
+        raise DeconvError(f"to validate on, {error}; give others with --val") from error
 
 
 def find_twins(folders: Sequence[Path], validation: Path | None, degraded: Path) -> dict[Path, Path]:

@@ -17,7 +17,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from deconv_cli.errors import DeconvError, UsageError, cannot_write
+from deconv_cli.errors import UsageError, cannot_write
 from deconv_cli.images import write_atomically
 from deconv_cli.metrics import mean_psnr
 from deconv_cli.network.description import Description
@@ -34,7 +34,7 @@ from deconv_cli.training.checkpoint import (
     save_checkpoint,
 )
 from deconv_cli.training.config import TrainConfig
-from deconv_cli.training.data import PictureSet, draw_batch, find_twins, prefetch, split_pictures
+from deconv_cli.training.data import PictureSet, draw_batch, find_twins, prefetch, read_held_out, split_pictures
 from deconv_cli.training.divergence import Divergence, divergence_error
 from deconv_cli.training.gradient_health import GradientWatch, finite
 from deconv_cli.training.optimizer import rate_factor
@@ -175,7 +175,7 @@ def train(
     train_paths, validation_paths = split_pictures(folders, validation)
     twins = find_twins(folders, validation, paired) if paired else None
     pictures = PictureSet(train_paths, config.patch, twins)
-    held_out = _held_out(validation_paths, task, config, twins)
+    held_out = read_held_out(validation_paths, smallest_side(task, config), twins)
     cases = leave_out_blank(make_cases(held_out, task, config))
 
     parameters = initial_parameters(init, config) if init else None
@@ -341,13 +341,6 @@ def _with_timed_steps(
     steps = max(TIMED_STEPS, round(max_seconds / seconds))
     log.info("%.2f s a step: %d steps fit into %.0f s", seconds, steps, max_seconds)
     return dataclasses.replace(config, steps=steps)
-
-
-def _held_out(paths: Sequence[Path], task: Task, config: TrainConfig, twins: dict[Path, Path] | None) -> PictureSet:
-    try:
-        return PictureSet(paths, smallest_side(task, config), twins)
-    except DeconvError as error:
-        raise DeconvError(f"to validate on, {error}; give others with --val") from error
 
 
 def _resume(
