@@ -13,6 +13,7 @@ from PIL import Image
 
 from deconv_cli.network.weights import load_weights
 from deconv_cli.training.config import ClassifyConfig
+from deconv_cli.training.data import path_hash
 from deconv_cli.training.labelled import (
     LabelledPictures,
     class_weights,
@@ -151,6 +152,26 @@ def test_every_fifth_picture_of_a_class_is_held_out(digits):
     training, held_out = read_labelled(digits / "val", None, 8)
     assert held_out.counts == pytest.approx((training.counts + held_out.counts) // 5)
     assert training.classes == held_out.classes
+
+
+def test_a_damaged_picture_leaves_no_class_without_held_out_ones(run, digits, tmp_path):
+    folder, out = tmp_path / "digits", tmp_path / "w.safetensors"
+    for digit in "34":
+        (folder / digit).mkdir(parents=True)
+        for path in sorted((digits / "val" / digit).iterdir())[:6]:
+            shutil.copy(path, folder / digit)
+    held_out = min((folder / "3").iterdir(), key=lambda path: path_hash(f"3/{path.name}"))
+    held_out.write_bytes(held_out.read_bytes()[:60])
+    ran = run("train", folder, *SMALL, "--steps", 1, "--json", "--out", out)
+    assert ran.code == 0, ran.stderr
+    assert f"{held_out}: " in ran.stderr
+    assert [sum(row) for row in ran.json["confusion"]] == [1, 1]
+    others = shutil.copytree(folder, tmp_path / "others")
+    for path in (others / "3").iterdir():
+        path.write_bytes(b"damaged")
+    ran = run("train", folder, "--val", others, *SMALL, "--steps", 1, "--out", out, "--overwrite")
+    assert ran.code == 1
+    assert f"{others / '3'}: no picture of this class can be read" in ran.stderr
 
 
 def test_folders_of_trainings_and_of_held_out_pictures_are_no_classes(run, digits, tmp_path, monkeypatch):

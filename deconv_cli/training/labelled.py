@@ -28,6 +28,9 @@ from deconv_cli.training.run_files import is_run_folder
 HELD_OUT = 5
 """One in so many pictures of a class is held out."""
 
+Squares = dict[str, dict[Path, NDArray[np.uint8]]]
+"""Class to file to its picture, S x S x 3."""
+
 log = logging.getLogger(__name__)
 
 
@@ -104,49 +107,55 @@ def find_classes(folder: Path, validation: Path | None = None) -> dict[str, list
 def read_labelled(folder: Path, validation: Path | None, side: int) -> tuple[LabelledPictures, LabelledPictures]:
     """Read the pictures to train on and those held out.
 
-    Without a validation folder every fifth picture of a class is held out, at least one, by the hash of its path.
+    Without a validation folder every fifth picture of a class is held out, at least one, by the hash of its path; of
+    those that can be read, so that a damaged one does not leave a class without.
 
     Raises
     ------
     DeconvError
         If the classes cannot be used, or those of the validation folder are others.
     """
-    training = find_classes(folder, validation)
-    classes = tuple(training)
-    if validation is not None:
-        held_out = find_classes(validation)
-        if set(held_out) != set(classes):
-            different = ", ".join(sorted(set(held_out) ^ set(classes)))
-            raise UsageError(f"{validation}: its classes are not those of {folder}: {different}")
+    found = find_classes(folder, validation)
+    if validation is None:
+        training, held_out = _split(folder, _read(folder, found, side))
     else:
-        training, held_out = _split(folder, training)
-    return _read(training, side), _read({name: held_out[name] for name in classes}, side)
+        others = find_classes(validation)
+        if different := ", ".join(sorted(set(others) ^ set(found))):
+            raise UsageError(f"{validation}: its classes are not those of {folder}: {different}")
+        training = _read(folder, found, side)
+        held_out = _read(validation, {name: others[name] for name in found}, side)
+    return _label(training), _label(held_out)
 
 
-def _split(folder: Path, found: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    training, held_out = {}, {}
+def _read(folder: Path, found: dict[str, list[Path]], side: int) -> Squares:
+    read: Squares = {name: {} for name in found}
     for name, paths in found.items():
-        if len(paths) < 2:
+        for path in paths:
+            try:
+                read[name][path] = fit_square(read_rgb8(path), side)
+            except DeconvError as error:
+                log.warning("%s; left out", error)
+        if not read[name]:
+            raise DeconvError(f"{folder / name}: no picture of this class can be read")
+    return read
+
+
+def _split(folder: Path, read: Squares) -> tuple[Squares, Squares]:
+    training, held_out = {}, {}
+    for name, squares in read.items():
+        if len(squares) < 2:
             raise DeconvError(f"{folder / name}: one picture is not enough to train and validate on; add some")
-        by_hash = sorted(paths, key=lambda path: path_hash(path.relative_to(folder).as_posix()))
-        count = max(1, len(paths) // HELD_OUT)
-        held_out[name], training[name] = sorted(by_hash[:count]), sorted(by_hash[count:])
+        by_hash = sorted(squares, key=lambda path: path_hash(path.relative_to(folder).as_posix()))
+        count = max(1, len(squares) // HELD_OUT)
+        held_out[name] = {path: squares[path] for path in sorted(by_hash[:count])}
+        training[name] = {path: squares[path] for path in sorted(by_hash[count:])}
     return training, held_out
 
 
-def _read(found: dict[str, list[Path]], side: int) -> LabelledPictures:
-    pixels, labels = [], []
-    for label, (name, paths) in enumerate(found.items()):
-        for path in paths:
-            try:
-                pixels.append(fit_square(read_rgb8(path), side))
-            except DeconvError as error:
-                log.warning("%s; left out", error)
-            else:
-                labels.append(label)
-        if label not in labels:
-            raise DeconvError(f"no picture of the class '{name}' can be read")
-    return LabelledPictures(np.stack(pixels), np.array(labels, np.int64), tuple(found))
+def _label(read: Squares) -> LabelledPictures:
+    pixels = [square for squares in read.values() for square in squares.values()]
+    labels = np.repeat(np.arange(len(read)), [len(squares) for squares in read.values()])
+    return LabelledPictures(np.stack(pixels), labels.astype(np.int64), tuple(read))
 
 
 def fit_square(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
