@@ -19,7 +19,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from skimage import data
 
 from deconv_cli.errors import DeconvError, DiskFullError, UsageError
@@ -30,6 +31,7 @@ from deconv_cli.tasks import find_task
 from deconv_cli.training import loop, step
 from deconv_cli.training import optimizer as optimizer_module
 from deconv_cli.training import record as record_module
+from deconv_cli.training.checkpoint import METADATA_KEY
 from deconv_cli.training.config import LOSSES, TrainConfig, config_from_dict
 from deconv_cli.training.data import (
     Batch,
@@ -480,6 +482,34 @@ def test_init_starts_from_given_weights(run, pictures, tmp_path):
         "train", pictures, "--widths", "4,4", "--blocks", "0,0", "--init", first, "--out", tmp_path / "c.safetensors"
     )
     assert ran.code == 2
+
+
+def test_a_resumed_training_keeps_what_it_started_from(run, pictures, tmp_path):
+    first, other, out = (tmp_path / f"{name}.safetensors" for name in ("first", "other", "w"))
+    for seed, path in enumerate((first, other)):
+        loop.train([pictures], path, dataclasses.replace(TINY_CONFIG, seed=seed, steps=1))
+    loop.train([pictures], out, TINY_CONFIG, init=first, stop=lambda: True)
+    resume = ("train", pictures, "--out", out, "--resume", "auto")
+    ran = run(*resume, "--init", other)
+    assert ran.code == 2
+    assert "did not start from other.safetensors" in ran.stderr
+    assert run(*resume).code == 0
+    weights = load_weights(out)
+    assert (weights.recipe["init"], weights.recipe["step"]) == ("first.safetensors", TINY_CONFIG.steps)
+
+
+def test_checkpoints_that_do_not_say_what_they_started_from_are_gone_on_with(pictures, tmp_path):
+    """As those of earlier versions; what is given is believed, as it was then."""
+    first, out = tmp_path / "first.safetensors", tmp_path / "w.safetensors"
+    loop.train([pictures], first, dataclasses.replace(TINY_CONFIG, steps=1))
+    loop.train([pictures], out, TINY_CONFIG, init=first, stop=lambda: True)
+    checkpoint = RunFiles(out).checkpoint
+    with safe_open(checkpoint, "pt") as file:
+        header = json.loads(file.metadata()[METADATA_KEY])
+    del header["init"]
+    save_file(load_file(checkpoint), checkpoint, {METADATA_KEY: json.dumps(header)})
+    loop.train([pictures], out, TINY_CONFIG, init=first, resume=checkpoint)
+    assert load_weights(out).recipe["init"] == "first.safetensors"
 
 
 def test_init_gives_the_shape_that_is_left_open(run, pictures, tmp_path):

@@ -43,6 +43,9 @@ class TrainState:
         Highest validation PSNR so far, dB; minus infinity before there is one.
     seconds
         Time spent so far.
+    init
+        File name and SHA-256 of the weights that it started from; empty if from none, None if an earlier version of
+        the program did not note it.
     """
 
     network: RestorationNetwork
@@ -52,6 +55,7 @@ class TrainState:
     skipped: int = 0
     best: float = float("-inf")
     seconds: float = 0.0
+    init: tuple[str, ...] | None = ()
 
 
 def new_state(config: TrainConfig, device: torch.device, parameters: dict[str, Tensor] | None = None) -> TrainState:
@@ -80,6 +84,7 @@ def save_checkpoint(path: Path, state: TrainState, config: TrainConfig, pictures
         "format": FORMAT_VERSION,
         "config": config.to_dict(),
         "pictures": pictures,
+        "init": state.init,
         "counters": {name: value if math.isfinite(value) else None for name, value in counters.items()},
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -127,6 +132,7 @@ def load_checkpoint(path: Path, device: torch.device) -> TrainState:
     for name in COUNTERS:
         if (value := header["counters"][name]) is not None:
             setattr(state, name, value)
+    state.init = None if header.get("init") is None else tuple(header["init"])
     return state
 
 

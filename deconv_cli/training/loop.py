@@ -137,9 +137,9 @@ def train(
     paired
         Folder of degraded twins of the pictures, matched by path without suffix; by default the degradation is made.
     init
-        Weights to start from instead of a random initialisation.
+        Weights to start from instead of a random initialisation. On resuming these may be left out.
     resume
-        Checkpoint to go on from; `config` must be the one it was made with.
+        Checkpoint to go on from; `config` and `init` must be those it was made with.
     max_seconds
         Time for a training whose steps are not given.
     watch_gradients
@@ -178,12 +178,13 @@ def train(
     held_out = read_held_out(validation_paths, smallest_side(task, config), twins)
     cases = leave_out_blank(make_cases(held_out, task, config))
 
-    parameters = initial_parameters(init, config) if init else None
+    origin = (init.name, load_weights(init).sha256) if init else ()
+    parameters = initial_parameters(init, config) if init and not resume else None
     guide = find_teacher(teacher, config, device, self_ensemble=self_ensemble) if teacher else None
     fingerprint = pictures.fingerprint + held_out.fingerprint + (teacher.sha256[:16] if teacher else "")
     files.make_folder()
     if resume:
-        state = _resume(resume, files, config, fingerprint, device)
+        state = _resume(resume, files, config, fingerprint, device, origin=origin)
     else:
         _remove_earlier(files, init)
         if not config.steps:
@@ -192,6 +193,7 @@ def train(
                     config, pictures, task, device, parameters=parameters, teacher=guide, max_seconds=max_seconds
                 )
         state = new_state(config, device, parameters)
+        state.init = origin
     adapt(state.network)
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
     provenance = {
@@ -199,7 +201,7 @@ def train(
         "paired": paired.name if paired else "",
         "pictures": len(pictures),
         "fingerprint": fingerprint,
-        "init": init.name if init else "",
+        "init": state.init[0] if state.init else "",
         "teacher": f"{teacher.description.name} {teacher.sha256[:16]}" if teacher else "",
         "torch": torch.__version__,
     }
@@ -344,7 +346,13 @@ def _with_timed_steps(
 
 
 def _resume(
-    checkpoint: Path, files: RunFiles, config: TrainConfig, fingerprint: str, device: torch.device
+    checkpoint: Path,
+    files: RunFiles,
+    config: TrainConfig,
+    fingerprint: str,
+    device: torch.device,
+    *,
+    origin: tuple[str, ...],
 ) -> TrainState:
     """Load the state to go on from, and see that the files of the training are where it goes on."""
     if read_config(checkpoint)[1] != fingerprint:
@@ -353,6 +361,13 @@ def _resume(
             " start anew with --init"
         )
     state = load_checkpoint(checkpoint, device)
+    if state.init is None:
+        state.init = origin
+    elif origin and origin != state.init:
+        raise UsageError(
+            f"{checkpoint}: its training did not start from {origin[0]} as that is now; leave --init out to go on, or"
+            " start anew without --resume"
+        )
     if not _take_best(checkpoint, files):
         state.best = -math.inf
     if checkpoint.resolve() != files.checkpoint.resolve():
