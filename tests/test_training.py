@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import tomllib
@@ -28,7 +29,7 @@ from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.restoration.running import self_ensemble
 from deconv_cli.tasks import find_task
-from deconv_cli.training import loop, step
+from deconv_cli.training import divergence, loop, step
 from deconv_cli.training import optimizer as optimizer_module
 from deconv_cli.training import record as record_module
 from deconv_cli.training.checkpoint import METADATA_KEY
@@ -333,6 +334,25 @@ def test_steps_that_are_not_finite_change_nothing_and_stop_the_run_in_the_end(pi
     monkeypatch.setattr(step, "compute_loss", lambda _, error: error.mean() * float("nan"))
     with pytest.raises(DeconvError, match=r"diverged.*--lr"):
         loop.train([pictures], tmp_path / "w.safetensors", dataclasses.replace(TINY_CONFIG, steps=50))
+
+
+@pytest.mark.parametrize(("psnr", "proposed"), [(25, True), (15, False)])
+def test_a_training_that_diverges_proposes_its_last_weights_unless_they_are_blown_up(
+    pictures, tmp_path, monkeypatch, psnr, proposed
+):
+    out = tmp_path / "my own.safetensors"
+    scores_of(monkeypatch, psnr)
+
+    def diverge(progress):
+        if progress.step == 4:
+            monkeypatch.setattr(step, "compute_loss", lambda _, error: error.mean() * float("nan"))
+
+    monkeypatch.setattr(divergence, "MAX_IN_A_ROW", 3)
+    with pytest.raises(DeconvError, match="the training diverged") as raised:
+        loop.train([pictures], out, TINY_CONFIG, report=diverge)
+    advice = shlex.split(str(raised.value).partition("at a lower rate: ")[2])
+    assert advice[0] == "--lr"
+    assert advice[2:] == [*(("--init", str(RunFiles(out).last)) if proposed else ()), "--overwrite"]
 
 
 def test_unusable_pictures_are_named_and_left_out(run, pictures, tmp_path):

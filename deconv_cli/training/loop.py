@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import logging
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -242,8 +243,7 @@ class Fit:
             (loss, norm), health = watched(state.network, step + 1, take) if watched else (take_step(batch), {})
             state.step, state.seconds = step + 1, time.perf_counter() - started
             if divergence.after(loss, norm):
-                advice = f" --init {self.files.last}" if self.files.last.exists() else ""
-                raise divergence_error(step, config.lr, advice)
+                raise divergence_error(step, config.lr, self._start_again())
             losses.append(loss)
             if logged:
                 self._log(state, record, losses, norm, health)
@@ -258,6 +258,17 @@ class Fit:
         if not scores and not math.isfinite(state.best):  # Resumed at the end, and the best weights are lost.
             scores = self.validate_and_save(state, record, scheduled=True)
         return Result(scores, state.step, steps, state.skipped, state.seconds)
+
+    def _start_again(self) -> str:
+        """Return the option that starts from the last weights, unless there are none or they do worse than nothing."""
+        if not self.files.last.exists():
+            return ""
+        scores = load_weights(self.files.last).scores.get("validation", ())
+        network, nothing = (
+            mean_psnr(math.inf if score[name] is None else score[name] for score in scores)
+            for name in ("psnr", "input_psnr")
+        )
+        return f" --init {shlex.quote(str(self.files.last))}" if network >= nothing else ""
 
     def _log(
         self, state: TrainState, record: Record, losses: list[float], norm: float, health: Mapping[str, object]
