@@ -208,7 +208,7 @@ def test_a_training_begun_anew_leaves_no_earlier_one_to_go_on_from(run, pictures
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_finished_training_resumed_elsewhere_brings_its_best_weights(run, pictures, tmp_path, monkeypatch, lost):
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    scores_of(monkeypatch, 30, 31, 29, 25)
+    scores_of(monkeypatch, 30, 31, 29, 25, 25)
     assert run("train", pictures, *QUICK, "--steps", 12, "--out", first).code == 0
     expected = load_file(first)
     if lost:
@@ -224,16 +224,19 @@ def test_a_finished_training_resumed_elsewhere_brings_its_best_weights(run, pict
     assert run(*elsewhere).code == 2  # It would write over what is there.
 
 
-def test_a_log_that_was_cut_short_is_gone_on_with(run, pictures, tmp_path):
+def test_a_finished_training_tells_its_scores_even_if_its_log_was_cut_short(run, pictures, tmp_path):
     out = tmp_path / "w.safetensors"
     log = out.with_suffix("") / "log.jsonl"
-    command = ("train", pictures, *QUICK, "--steps", 2, "--out", out)
-    assert run(*command).code == 0
+    command = ("train", pictures, *QUICK, "--steps", 2, "--out", out, "--json")
+    first = run(*command)
+    assert first.code == 0
     lines = log.read_text()
     log.write_text(lines + '{"step": 2, "lo')
     ran = run(*command, "--resume", "auto")
     assert ran.code == 0, ran.stderr
     assert log.read_text() == lines
+    assert "complete already, at step 2" in ran.stderr
+    assert ran.json["scores"] == first.json["scores"]
 
 
 def test_a_training_among_its_own_pictures_does_not_read_what_it_wrote(run, pictures, tmp_path, monkeypatch):

@@ -231,6 +231,11 @@ class Fit:
         config, steps = self.config, self.config.steps
         record = Record(self.files.record, state.step)
         every = max(MIN_STEPS_BETWEEN_VALIDATIONS, -(-steps // VALIDATIONS))
+        if state.step == steps:
+            log.info(
+                "this training was complete already, at step %d; to train further, start from its weights: --init",
+                steps,
+            )
         scores: tuple[Score, ...] = ()
         losses: list[float] = []
         divergence = Divergence()
@@ -255,8 +260,9 @@ class Fit:
             report(Progress(state.step, steps, loss, scores if validated or stopping else ()))
             if stopping:
                 break
-        if not scores and not math.isfinite(state.best):  # Resumed at the end, and the best weights are lost.
-            scores = self.validate_and_save(state, record, scheduled=True)
+        if not scores:  # Resumed at the end; the best weights may be lost.
+            found = math.isfinite(state.best)
+            scores = self.validate(state) if found else self.validate_and_save(state, record, scheduled=True)
         return Result(scores, state.step, steps, state.skipped, state.seconds)
 
     def _start_again(self) -> str:
@@ -285,16 +291,20 @@ class Fit:
             **health,
         )
 
+    def validate(self, state: TrainState) -> tuple[Score, ...]:
+        """Score the averaged parameters."""
+        averaged = copy.deepcopy(state.network)
+        averaged.load_state_dict(state.average)
+        dtype = find_precision(self.config.precision, self.device)
+        return tuple(validate(averaged, self.cases, self.task, self.device, dtype))
+
     def validate_and_save(self, state: TrainState, record: Record, *, scheduled: bool) -> tuple[Score, ...]:
         """Score the averaged parameters; write checkpoint, last weights, curve, and the best weights if these are.
 
         An interruption, which is not scheduled, does not count, so that in the end the best weights are those of an
         uninterrupted training; until there are any, the weights at hand stand in for them.
         """
-        averaged = copy.deepcopy(state.network)
-        averaged.load_state_dict(state.average)
-        dtype = find_precision(self.config.precision, self.device)
-        scores = tuple(validate(averaged, self.cases, self.task, self.device, dtype))
+        scores = self.validate(state)
         record.append(step=state.step, validation=[score.to_dict() for score in scores])
         weights = self.weights(state, scores)
         save_weights(self.files.last, weights)
