@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from deconv_cli.network.weights import load_weights
+from deconv_cli.training import classification
 from deconv_cli.training.config import ClassifyConfig
 from deconv_cli.training.data import path_hash
 from deconv_cli.training.labelled import (
@@ -172,6 +174,21 @@ def test_a_damaged_picture_leaves_no_class_without_held_out_ones(run, digits, tm
     ran = run("train", folder, "--val", others, *SMALL, "--steps", 1, "--out", out, "--overwrite")
     assert ran.code == 1
     assert f"{others / '3'}: no picture of this class can be read" in ran.stderr
+
+
+def test_an_interrupted_training_says_how_far_it_came(run, digits, tmp_path, monkeypatch):
+    take = classification.classifier_step
+
+    def interrupted(state, *rest):
+        if state.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return take(state, *rest)
+
+    monkeypatch.setattr(classification, "classifier_step", interrupted)
+    ran = run("train", digits / "val", *SMALL, "--steps", 10, "--json", "--out", tmp_path / "w.safetensors")
+    assert ran.code == 130
+    assert "stopped at step 2 of 10" in ran.stderr
+    assert (ran.json["step"], ran.json["steps"]) == (2, 10)
 
 
 def test_folders_of_trainings_and_of_held_out_pictures_are_no_classes(run, digits, tmp_path, monkeypatch):

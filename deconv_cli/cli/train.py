@@ -375,9 +375,14 @@ def _train_classifier(streams: Streams, request: _Request, toml: dict[str, Any],
             stop=stop,
         )
     if request.json:
-        streams.json({"weights": str(files.out), "seconds": result.seconds, **result.confusion.to_dict()})
+        done = {name: getattr(result, name) for name in ("step", "steps", "seconds")}
+        streams.json({"weights": str(files.out), **done, **result.confusion.to_dict()})
     else:
         streams.table(_confusion_table(result.confusion))
+    if result.step < result.steps:
+        streams.message(
+            f"stopped at step {result.step} of {result.steps}; the training of a classifier cannot be resumed"
+        )
     streams.message(f"{files.out}: the weights; log and configuration are in {files.folder}")
     streams.message(f"try them: deconv classify --weights {shlex.quote(str(files.out))} IMAGE...")
     return stop.code or ExitCode.OK
