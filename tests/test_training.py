@@ -19,7 +19,7 @@ import tomli_w
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from skimage import data
@@ -420,6 +420,21 @@ def test_it_learns_from_pairs(run, pictures, tmp_path):
     ran = run("train", pictures, "--paired", noisy, *TINY, "--out", tmp_path / "v.safetensors")
     assert ran.code == 1
     assert "has 0 twins" in ran.stderr
+
+
+def test_the_level_of_pairs_is_noise_and_never_called_a_quality(pictures, tmp_path):
+    """Pairs without noise lie below the lowest quality there is."""
+    degraded, out = tmp_path / "degraded", tmp_path / "w.safetensors"
+    degraded.mkdir()
+    for path in pictures.iterdir():
+        smooth = Image.open(path).filter(ImageFilter.GaussianBlur(4))
+        smooth.save(degraded / path.name)
+    config = dataclasses.replace(TINY_CONFIG, task="decompress", level_range=(50, 60), steps=1)
+    (score,) = loop.train([pictures], out, config, paired=degraded).scores
+    assert score.level < 5
+    protocol = load_weights(out).scores["protocol"]
+    assert "noise level of the pairs" in protocol
+    assert "quality" not in protocol
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ LOG_EVERY = 50
 VALIDATIONS = 20
 """Times a long training is validated and checkpointed, the end included."""
 MIN_STEPS_BETWEEN_VALIDATIONS = 100
+ESTIMATED = "mean estimated noise level of the pairs (sigma on 0..255)"
+"""What the level of pairs is, whatever the task: how they were degraded, nobody said."""
 
 log = logging.getLogger(__name__)
 
@@ -327,7 +329,8 @@ class Fit:
             "step": state.step,
             "seconds": round(state.seconds),
         }
-        protocol = f"{self.task.level_name}, centre crops of at most 256 x 256, {self.task.protocol(self.config.scale)}"
+        level = ESTIMATED if self.pictures.twins else self.task.level_name
+        protocol = f"{level}, centre crops of at most 256 x 256, {self.task.protocol(self.config.scale)}"
         return Weights(
             description,
             to_parameters(state.average),

@@ -43,7 +43,7 @@ class Case:
     level
         Degradation level in the task's unit.
     reported
-        Level under which the case is reported: its own, or the mean of the estimated ones.
+        Level under which the case is reported: its own, or of pairs the mean of the estimated noise levels.
     protocol
         How it is scored.
     input_psnr, input_ssim
@@ -108,7 +108,7 @@ def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case
     """Cut and degrade the validation crops, the same ones at every call.
 
     The levels are the task's report levels that lie in the range of the training, or the middle of the range. Pictures
-    that have degraded twins are taken with these, at their estimated levels.
+    that have degraded twins are taken with these, at their estimated noise levels, whatever the task's unit is.
     """
     low, high = config.level_range
     protocol, channels = task.protocol(config.scale), config.architecture.channels
@@ -116,10 +116,10 @@ def make_cases(pictures: Pictures, task: Task, config: TrainConfig) -> list[Case
     if channels == 1:
         crops = [np.dstack([from_float(to_gray(to_float(part)), np.uint8) for part in _parts(crop)]) for crop in crops]
     if pictures.twins:
-        estimates = [min(max(pictures.level(at, gray=channels == 1), low), high) for at in range(len(pictures))]
+        estimates = [pictures.level(at, gray=channels == 1) for at in range(len(pictures))]
         mean = float(np.mean(estimates))
         return [
-            _make_case(crop[..., :channels], to_float(crop[..., channels:]), at, mean, protocol)
+            _make_case(crop[..., :channels], to_float(crop[..., channels:]), min(max(at, low), high), mean, protocol)
             for crop, at in zip(crops, estimates, strict=True)
         ]
     levels = task.levels_within(low, high)
