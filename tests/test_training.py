@@ -729,6 +729,21 @@ def test_flags_leave_aside_what_belongs_to_another_choice(run, pictures, tmp_pat
     assert ran.code == 0, ran.stderr
 
 
+def test_another_architecture_leaves_aside_the_shape_of_the_configuration(run, pictures, tmp_path):
+    config, out = tmp_path / "config.toml", tmp_path / "w.safetensors"
+    pruned = dataclasses.replace(TINY_CONFIG, steps=1, inner=(3, 5, 3))
+    config.write_text(tomli_w.dumps(pruned.to_dict()))
+    command = ("train", pictures, "--config", config, "--out", out, "--overwrite")
+    ran = run(*command, "--architecture", "rednet", "--blocks", 2)
+    assert ran.code == 0, ran.stderr
+    assert "inner, upsampling, widths of the configuration left aside: layout, blocks is another" in ran.stderr
+    shape = load_weights(out).description.architecture
+    assert (shape.layout, shape.widths, shape.blocks) == ("rednet", (64,), (2,))
+    assert run(*command, "--blocks", "2,1").code == 0
+    shape = load_weights(out).description.architecture
+    assert (shape.widths, shape.blocks, shape.inner) == ((4, 6), (2, 1), ())
+
+
 def test_resuming_with_other_pictures_to_validate_on_is_refused(run, pictures, tmp_path):
     out = ("--out", tmp_path / "w.safetensors")
     command = ("train", pictures, *QUICK, *out, "--steps", 2)

@@ -20,7 +20,14 @@ from deconv_cli.errors import UsageError, unknown_name
 NOISE_TASKS = {"gaussian": "denoise", "camera": "photo"}
 """Kind of noise to the task that undoes it."""
 
-BELONGINGS = {"optimizer": ("lr", "adam_lr"), "task": ("scale", "level_range"), "scale": ("level_range",)}
+BELONGINGS = {
+    "optimizer": ("lr", "adam_lr"),
+    "task": ("scale", "level_range"),
+    "scale": ("level_range",),
+    "layout": ("widths", "blocks", "inner", "upsampling"),
+    "widths": ("inner",),
+    "blocks": ("inner",),
+}
 """Values of a configuration that mean something for one choice only."""
 
 UNSUITED_TO_CLASSIFY = ("paired", "init", "teacher", "resume", "max_time")
