@@ -242,6 +242,47 @@ def test_verdicts_follow_the_numbers(finished, tmp_path):
     assert told["Which activation does best?"].evidence[0].startswith("with skips: relu, gain 4.00")
 
 
+def gains_of(finished, tmp_path, gains):
+    """The results with other gains, by activation and whether there are skips: one for each of the two seeds."""
+
+    def change(entry):
+        if not entry["sweep"]:
+            for level in entry["levels"]:
+                level["gain"] = gains[entry["arm"]["activation"]][entry["arm"]["skips"]][entry["seed"]]
+
+    return verdicts(doctored(finished, tmp_path, change))[0]
+
+
+def test_a_winner_is_named_only_where_it_is_told_from_all_others(finished, tmp_path):
+    low, high, spread, wild = (1.0, 1.01), (3.0, 3.01), (2.0, 4.1), (-0.5, 2.0)
+    behind = {"sigmoid": (low, low), "tanh": (low, low)}
+
+    def told(relu, leaky_relu):
+        return gains_of(finished, tmp_path, {**behind, "relu": relu, "leaky_relu": leaky_relu})
+
+    assert told((low, low), (high, high)).conclusion == "leaky_relu wherever anything is learned"
+    assert told((low, high), (high, low)).conclusion == "it depends on the setting"
+    tied = told((high, high), (spread, spread))
+    assert tied.conclusion.startswith("cannot be told: leaky_relu is not told from ")
+    assert "relu" in tied.conclusion.removeprefix("cannot be told: leaky_relu")
+    half = told((high, low), (spread, high))
+    assert half.conclusion == "leaky_relu in 1 of 2 settings, cannot be told in the others"
+    unlearned = dict.fromkeys(("sigmoid", "tanh", "relu"), ((0.0, 0.01),) * 2) | {"leaky_relu": (wild, wild)}
+    chance = gains_of(finished, tmp_path, unlearned)
+    assert chance.conclusion == "cannot be told"
+    assert "leaky_relu gains most, 0.75 ± 15.88 dB, but that anything was learned cannot be told" in chance.evidence[0]
+
+
+def test_units_die_only_where_the_interval_says_so(finished, tmp_path):
+    def change(entry):
+        if not entry["sweep"]:
+            entry["off"] = 0.2 + 0.01 * entry["seed"] if entry["arm"]["skips"] else 0.25 * entry["seed"]
+
+    told = {verdict.claim: verdict.conclusion for verdict in verdicts(doctored(finished, tmp_path, change))}
+    (dies,) = [conclusion for claim, conclusion in told.items() if "dies" in claim]
+    assert dies == "holds in 1 of 2 settings, cannot be told in 1"
+
+
 def test_arms_that_diverged_are_told_and_do_not_break_the_report(finished, tmp_path):
     def change(entry):
         if entry["arm"]["activation"] == "tanh" and not entry["sweep"]:

@@ -79,3 +79,14 @@ def compare(ours: dict[int, float], theirs: dict[int, float]) -> Estimate | None
 def is_tie(difference: Estimate | None) -> bool:
     """Tell whether a difference cannot be told from none: its interval holds zero, or there is none."""
     return difference is None or math.isnan(difference.half) or difference.low <= 0 <= difference.high
+
+
+def exceeds(measured: Estimate | None, bound: float) -> bool | None:
+    """Tell whether a mean lies above a bound with all of its interval, or below it; None if that cannot be told.
+
+    >>> exceeds(estimate([1.0, 1.1]), 0.1), exceeds(estimate([-0.1, 0.9]), 0.1), exceeds(estimate([5.0]), 0.1)
+    (True, None, None)
+    """
+    if measured is None or math.isnan(measured.half) or measured.low <= bound < measured.high:
+        return None
+    return measured.low > bound

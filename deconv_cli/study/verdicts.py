@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from deconv_cli.study.arms import Arm
-from deconv_cli.study.statistics import Estimate, compare, is_tie
+from deconv_cli.study.statistics import Estimate, compare, exceeds, is_tie
 from deconv_cli.study.summary import (
     ArmSummary,
     Summary,
@@ -57,30 +57,47 @@ def verdicts(summary: Summary) -> list[Verdict]:
 
 
 def _best(summary: Summary) -> Verdict:
-    evidence = []
+    evidence, leading = [], []
     for group, arms in summary.groups.items():
-        best = summary.best(group)
-        reached = best.of(gain) if best else None
-        waiting = [arm.arm.activation for arm in arms if arm.missing == "not run"]
-        not_run = f"; not run: {', '.join(waiting)}" if waiting else ""
-        if best is None or reached is None:
-            found = "not run" if len(waiting) == len(arms) else f"every run diverged{not_run}"
-        elif reached.mean < LEARNED:
-            found = f"nothing learned anything (best gain {reached:.2f} {summary.unit}){not_run}"
-        else:
-            ties = [arm.arm.activation for arm in arms if arm is not best and arm.runs and summary.ties_best(arm)]
-            told = f", not told from {' and '.join(ties)}" if ties else "" if waiting else ", ahead of all others"
-            found = f"{best.arm.activation}, gain {reached:.2f} {summary.unit}{told}{not_run}"
+        found, leaders = _leaders(summary, arms)
         evidence.append(f"{group}: {found}{_lost(*arms)}.")
-    winners = {
-        best.arm.activation
-        for group in summary.groups
-        if (best := summary.best(group)) and (reached := best.of(gain)) and reached.mean >= LEARNED
-    }
-    conclusion = "it depends on the setting" if winners else "cannot be told"
-    if len(winners) == 1:
-        conclusion = f"{winners.pop()} wherever anything is learned"
-    return Verdict("Which activation does best?", conclusion, tuple(evidence))
+        if leaders:
+            leading.append(leaders)
+    return Verdict("Which activation does best?", _winner(leading), tuple(evidence))
+
+
+def _leaders(summary: Summary, arms: list[ArmSummary]) -> tuple[str, list[str]]:
+    """Say what became of a setting, and name what may be best in it: nothing where it is not told that any learned."""
+    best = summary.best(arms[0].group)
+    waiting = [arm.arm.activation for arm in arms if arm.missing == "not run"]
+    not_run = f"; not run: {', '.join(waiting)}" if waiting else ""
+    if best is None:
+        return "not run" if len(waiting) == len(arms) else f"every run diverged{not_run}", []
+    name, gained = best.arm.activation, f"{best.of(gain):.2f} {summary.unit}"
+    learned = {exceeds(arm.of(gain), LEARNED) for arm in arms if arm.runs}
+    if learned == {False}:
+        return f"nothing learned anything (best gain {gained}){not_run}", []
+    if True not in learned:
+        return f"{name} gains most, {gained}, but that anything was learned cannot be told{not_run}", []
+    ties = [arm.arm.activation for arm in arms if arm is not best and arm.runs and summary.ties_best(arm)]
+    told = f", not told from {' and '.join(ties)}" if ties else "" if waiting else ", ahead of all others"
+    return f"{name}, gain {gained}{told}{not_run}", [name, *ties, *waiting]
+
+
+def _winner(leading: list[list[str]]) -> str:
+    """Conclude from what may be best in each setting where something is learned."""
+    if not leading:
+        return "cannot be told"
+    everywhere = [name for name in leading[0] if all(name in leaders for leaders in leading)]
+    alone = sum(len(leaders) == 1 for leaders in leading)
+    if not everywhere:
+        return "it depends on the setting"
+    if alone == len(leading):
+        return f"{everywhere[0]} wherever anything is learned"
+    if alone:
+        return f"{everywhere[0]} in {alone} of {len(leading)} settings, cannot be told in the others"
+    rivals = f": {everywhere[0]} is not told from {' and '.join(everywhere[1:])}" if everywhere[1:] else ""
+    return f"cannot be told{rivals}"
 
 
 def _sigmoid_vanishes(summary: Summary) -> Verdict | None:
@@ -103,10 +120,10 @@ def _sigmoid_vanishes(summary: Summary) -> Verdict | None:
 
 
 def _relu_dies(summary: Summary) -> Verdict | None:
-    def judge(arm: ArmSummary) -> tuple[bool, str]:
+    def judge(arm: ArmSummary) -> tuple[bool | None, str]:
         dead = arm.of(off)
         assert dead is not None
-        return dead.mean > DEAD, f"{_percent(dead)} of the units are never on at the end"
+        return exceeds(dead, DEAD), f"{_percent(dead)} of the units are never on at the end"
 
     claim = f"ReLU dies (more than {100 * DEAD:g} % of the units are never on for any held-out picture)."
     return _judge_arms(summary, claim, "relu", judge)
@@ -156,16 +173,19 @@ def _effect(summary: Summary, field: str) -> Verdict:
 
 
 def _judge_arms(
-    summary: Summary, claim: str, activation: str, judge: Callable[[ArmSummary], tuple[bool, str]]
+    summary: Summary, claim: str, activation: str, judge: Callable[[ArmSummary], tuple[bool | None, str]]
 ) -> Verdict | None:
+    """Judge every arm of an activation: whether the claim holds, None where that cannot be told."""
     arms = [arm for arm in summary.arms if arm.arm.activation == activation and arm.runs]
     if not arms:
         return None
     judged = [judge(arm) for arm in arms]
-    holding = sum(holds for holds, _ in judged)
-    conclusion = {0: "does not hold here", len(arms): "holds here"}.get(
-        holding, f"holds in {holding} of {len(arms)} settings"
-    )
+    outcomes = [holds for holds, _ in judged]
+    if len(set(outcomes)) == 1:
+        conclusion = {True: "holds here", False: "does not hold here", None: "cannot be told"}[outcomes[0]]
+    else:
+        untold = f", cannot be told in {outcomes.count(None)}" if None in outcomes else ""
+        conclusion = f"holds in {outcomes.count(True)} of {len(arms)} settings{untold}"
     evidence = tuple(f"{arm.group}: {text}." for arm, (_, text) in zip(arms, judged, strict=True))
     return Verdict(claim, conclusion, evidence)
 
