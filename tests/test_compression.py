@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -16,7 +17,7 @@ from skimage import data
 
 from deconv_cli.compression.calibration import draw_crops, mean_psnr
 from deconv_cli.compression.calibration import run as run_network
-from deconv_cli.compression.compress import Callbacks, Compression, compress, refuse, training_config
+from deconv_cli.compression.compress import Callbacks, Compressed, Compression, compress, refuse, training_config
 from deconv_cli.compression.pruning import choose_channels, find_importance, prune
 from deconv_cli.compression.quantization import best_range, calibrate, choose_layers, find_bias_errors, quantize
 from deconv_cli.compression.report import measure
@@ -329,6 +330,33 @@ def test_a_report_at_levels_that_no_paper_has(run, weights, pictures, tmp_path, 
     report = (out.with_suffix("") / "report.json").read_text()
     assert "Infinity" not in report
     assert json.loads(report)["scores"] == ran.json["scores"]
+
+
+@pytest.fixture
+def instant(weights, monkeypatch, short_timing):
+    """A compression that only copies the weights: what comes before and after it is tested."""
+
+    def copy(source, folders, out, *_, **__):
+        shutil.copy(source, out)
+        return Compressed(weights, None)
+
+    monkeypatch.setattr("deconv_cli.compression.compress.compress", copy)
+
+
+def test_pictures_that_cannot_be_measured_are_named(run, file, pictures, tmp_path, instant):
+    test = shutil.copytree(pictures, tmp_path / "test")
+    Image.new("L", (8, 8)).save(test / "z-tiny.png")
+    (test / "z-cut.png").write_bytes((test / "coffee.png").read_bytes()[:4000])
+    out = tmp_path / "out.safetensors"
+    ran = run("compress", file, pictures, "--quantize", "int8", "--levels", 15, "--test", test, "--out", out)
+    assert ran.code == 1
+    assert [line.split(":")[1].strip() for line in ran.stderr.splitlines() if line.startswith("error")] == [
+        str(test / "z-cut.png"),
+        str(test / "z-tiny.png"),
+    ]
+    assert "3 pictures" in ran.text
+    assert out.exists()
+    assert f"{out}: the compressed weights" in ran.stderr
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")

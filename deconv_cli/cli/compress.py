@@ -171,8 +171,8 @@ def compress(
         kept = f", and what was trained so far is in {files.folder}" if finetune and files.folder.is_dir() else ""
         streams.message(f"stopped; no weights were written{kept}")
         raise typer.Exit(stop.code or ExitCode.FAILED)
-    _report(streams, source, files, result, pictures, wanted, device, json=json)
-    raise typer.Exit(stop.code or ExitCode.OK)
+    failed = _report(streams, source, files, result, pictures, wanted, device, json=json)
+    raise typer.Exit(stop.code or (ExitCode.FAILED if failed else ExitCode.OK))
 
 
 def _suffix(wanted: Compression) -> str:
@@ -211,8 +211,8 @@ def _report(
     device: str,
     *,
     json: bool,
-) -> None:
-    """Measure before and after, and write, plot and print it."""
+) -> bool:
+    """Measure before and after, and write, plot and print it; return whether pictures failed."""
     from deconv_cli.compression.compress import levels_to_measure
     from deconv_cli.compression.report import measure, plot
     from deconv_cli.images import write_atomically
@@ -228,6 +228,8 @@ def _report(
         device=device,
         progress=lambda items: streams.track(items, len(items), "picture"),
     )
+    for failure in report.scores.failed:
+        streams.error(failure.reason)
     files.make_folder()
     write_atomically(files.report, json_module.dumps(report.to_dict(), indent=2, allow_nan=False).encode())
     plot(report, files.report_plot, task.level_name)
@@ -240,3 +242,4 @@ def _report(
         streams.message(f"in float because of their sensitivity: {', '.join(report.in_float)}")
     streams.message(f"{files.out}: the compressed weights; what they save and cost is in {files.folder}")
     streams.message(f"try them: deconv restore --weights {shlex.quote(str(files.out))} INPUT OUTPUT")
+    return bool(report.scores.failed)
