@@ -359,6 +359,28 @@ def test_pictures_that_cannot_be_measured_are_named(run, file, pictures, tmp_pat
     assert f"{out}: the compressed weights" in ran.stderr
 
 
+def test_pictures_of_which_none_can_be_measured_are_refused_first(run, file, pictures, tmp_path, instant):
+    test, out = tmp_path / "test", tmp_path / "out.safetensors"
+    test.mkdir()
+    Image.new("L", (8, 8)).save(test / "tiny.png")
+    (test / "no.png").write_bytes(b"no picture")
+    ran = run("compress", file, pictures, "--quantize", "int8", "--levels", 15, "--test", test, "--out", out)
+    assert ran.code == 1
+    assert "no picture to report on can be measured; the first: " in ran.stderr
+    assert not out.exists()
+
+
+def test_a_report_that_fails_says_where_the_weights_are(run, file, pictures, tmp_path, instant, monkeypatch):
+    def fail(*_, **__):
+        raise DeconvError("memory does not suffice")
+
+    monkeypatch.setattr("deconv_cli.compression.report.measure", fail)
+    out = tmp_path / "out.safetensors"
+    ran = run("compress", file, pictures, "--quantize", "int8", "--levels", 15, "--out", out)
+    assert ran.code == 1
+    assert f"memory does not suffice; {out}: the compressed weights were written" in ran.stderr
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")
 def test_a_gpu_fine_tunes(file, pictures, tmp_path):
     out, wanted = tmp_path / "out.safetensors", Compression(prune=0.2, quantize="int8", finetune=8)

@@ -13,11 +13,12 @@ from deconv_cli.cli import options as shared
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.cli.reporting import cells_table
 from deconv_cli.cli.signals import graceful_stop
-from deconv_cli.errors import NoPicturesError, UsageError
+from deconv_cli.errors import DeconvError, NoPicturesError, UsageError
 
 if TYPE_CHECKING:
     from deconv_cli.cli.streams import Streams
     from deconv_cli.compression.compress import Compressed, Compression
+    from deconv_cli.network.description import Description
     from deconv_cli.training.loop import Progress
     from deconv_cli.training.run_files import RunFiles
 
@@ -119,10 +120,11 @@ def compress(
     Beside the weights a folder of the same name gets the report (JSON and PNG) and the files of the fine-tuning.
     """
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
-    from deconv_cli.compression.compress import Callbacks, Compression
+    from deconv_cli.compression.compress import Callbacks, Compression, refuse
     from deconv_cli.compression.compress import compress as run
     from deconv_cli.network.bundled import find_weights
     from deconv_cli.network.device import find_device
+    from deconv_cli.network.weights import load_weights
     from deconv_cli.training.run_files import RunFiles
 
     wanted = Compression(
@@ -139,10 +141,12 @@ def compress(
     )
     source = find_weights(weights)
     files = RunFiles(out or Path(f"{source.stem}{_suffix(wanted)}.safetensors"))
-    _refuse(source, files, replace=overwrite)
+    _refuse_paths(source, files, replace=overwrite)
     where = find_device(device)
     shared.require_folders(*folders, val, test)
-    pictures = _test_pictures(folders, val, test)
+    loaded = load_weights(source)
+    refuse(loaded, source, wanted)
+    pictures = _test_pictures(folders, val, test, loaded.description)
 
     with graceful_stop() as stop, streams.progress(finetune * (bool(prune) + bool(quantize)), "step") as bar:
 
@@ -179,7 +183,7 @@ def _suffix(wanted: Compression) -> str:
     return ("-pruned" if wanted.prune else "") + (f"-{wanted.quantize}" if wanted.quantize else "")
 
 
-def _refuse(source: Path, files: RunFiles, *, replace: bool) -> None:
+def _refuse_paths(source: Path, files: RunFiles, *, replace: bool) -> None:
     shared.require_weights_path(files.out)
     if files.out.resolve() == source.resolve() or files.folder.resolve() in source.resolve().parents:
         raise UsageError(f"{files.out}: would overwrite the weights that are to be compressed; give another --out")
@@ -189,16 +193,21 @@ def _refuse(source: Path, files: RunFiles, *, replace: bool) -> None:
         raise UsageError(f"{files.out}: give a file in a folder that exists")
 
 
-def _test_pictures(folders: list[Path], val: Path | None, test: Path | None) -> list[Path]:
-    """Return the pictures to report on: those of --test, or those that the fine-tuning validates on."""
+def _test_pictures(folders: list[Path], val: Path | None, test: Path | None, description: Description) -> list[Path]:
+    """Return the pictures to report on: those of --test, or those that the fine-tuning validates on.
+
+    That none can be measured is better found out before hours of fine-tuning than after them.
+    """
+    from deconv_cli.evaluation.bench import Conditions, require_measurable
     from deconv_cli.images import find_pictures
+    from deconv_cli.tasks import find_task
     from deconv_cli.training.data import split_pictures
 
-    if test is None:
-        return split_pictures(folders, val)[1]
-    if pictures := find_pictures(test, recursive=False):
-        return pictures
-    raise NoPicturesError(f"{test}: no picture was found in this folder")
+    pictures = find_pictures(test, recursive=False) if test else split_pictures(folders, val)[1]
+    if not pictures:
+        raise NoPicturesError(f"{test}: no picture was found in this folder")
+    require_measurable(pictures, Conditions(find_task(description.task), description.scale))
+    return pictures
 
 
 def _report(
@@ -219,15 +228,18 @@ def _report(
     from deconv_cli.tasks import find_task
 
     task = find_task(result.weights.description.task)
-    report = measure(
-        source,
-        files.out,
-        pictures,
-        levels_to_measure(result.weights.description, wanted.levels),
-        in_float=result.choice.in_float if result.choice else (),
-        device=device,
-        progress=lambda items: streams.track(items, len(items), "picture"),
-    )
+    try:
+        report = measure(
+            source,
+            files.out,
+            pictures,
+            levels_to_measure(result.weights.description, wanted.levels),
+            in_float=result.choice.in_float if result.choice else (),
+            device=device,
+            progress=lambda items: streams.track(items, len(items), "picture"),
+        )
+    except DeconvError as error:
+        raise DeconvError(f"{error}; {files.out}: the compressed weights were written, but without a report") from error
     for failure in report.scores.failed:
         streams.error(failure.reason)
     files.make_folder()

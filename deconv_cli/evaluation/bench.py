@@ -290,8 +290,7 @@ def bench(
         except UsageError:
             raise
         except DeconvError as error:
-            reason = str(error) if str(path) in str(error) else f"{path}: {error}"
-            failed.append(Failure(path.name, reason))
+            failed.append(Failure(path.name, _reason(path, error)))
             continue
         for key, values in of_picture.items():
             measured[key].append(values)
@@ -306,6 +305,30 @@ def bench(
     protocol = conditions.protocol
     count = len(paths) - len(failed)
     return Bench(conditions.task.name, count, conditions.describe(), protocol, precisions, engines, rows, tuple(failed))
+
+
+def require_measurable(paths: Sequence[Path], conditions: Conditions) -> None:
+    """Refuse pictures of which none can be scored; the first that can ends the search.
+
+    Raises
+    ------
+    DeconvError
+        If there is none.
+    """
+    reasons = []
+    for path in paths:
+        try:
+            corner = conditions.read(path)[:WARM_UP, :WARM_UP]
+            conditions.score(corner, to_float(corner))
+        except DeconvError as error:
+            reasons.append(_reason(path, error))
+        else:
+            return
+    raise DeconvError(f"no picture to report on can be measured; the first: {reasons[0]}")
+
+
+def _reason(path: Path, error: DeconvError) -> str:
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
 def _measure_picture(
