@@ -381,6 +381,15 @@ def test_a_report_that_fails_says_where_the_weights_are(run, file, pictures, tmp
     assert f"memory does not suffice; {out}: the compressed weights were written" in ran.stderr
 
 
+def test_weights_trained_on_pairs_are_warned_of(run, weights, pictures, tmp_path):
+    source = tmp_path / "paired.safetensors"
+    save_weights(source, dataclasses.replace(weights, recipe={**RECIPE, "paired": "scans"}))
+    # A patch that no picture has room for ends it early.
+    ran = run("compress", source, pictures, "--quantize", "int8", "--patch", 256, "--out", tmp_path / "o.safetensors")
+    assert ran.code == 1
+    assert f"warning: {source}: trained on the pairs of scans, but compressed" in ran.stderr
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")
 def test_a_gpu_fine_tunes(file, pictures, tmp_path):
     out, wanted = tmp_path / "out.safetensors", Compression(prune=0.2, quantize="int8", finetune=8)

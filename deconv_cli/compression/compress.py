@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ PRUNED_RATE, ROUNDED_RATE = 0.3, 0.05
 ADAM_SHARE = 0.05
 """Rate of Adam over that of Muon, as in the defaults of the training."""
 DISK_TYPES: dict[str, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.float32}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,14 @@ def compress(
     recipe, history = weights.recipe, _history(weights, folders, wanted)
     refuse(weights, source, wanted)
     task = find_task(weights.description.task)
+    if pairs := recipe.get("paired"):
+        log.warning(
+            "%s: trained on the pairs of %s, but compressed, fine-tuned and measured on the degradation that %s makes"
+            " by code; compare both on such pictures by deconv score",
+            source,
+            pairs,
+            task.name,
+        )
     config, levels = training_config(weights, wanted), levels_to_measure(weights.description, wanted.levels)
     pictures = PictureSet(split_pictures(folders, validation)[0], config.patch)
     tune = functools.partial(
