@@ -124,9 +124,10 @@ def bench(
     restorers = {name: Restorer(name, device=device, precision=precision, engine=engine) for name in names}
     first = next(iter(restorers.values()), None)
     aim = find_task(task or ("sr" if scale else first.task.name if first else "denoise"))
+    own = first.description.scale if first and scale is None else 0
     conditions = Conditions(
         aim,
-        first.description.scale if first and scale is None else aim.find_scale(scale),
+        own if own in aim.scales else aim.find_scale(scale),
         gray=gray,
         subsampling=cast(Literal["4:2:0", "4:4:4"] | None, subsampling),
         channel=channel,
@@ -225,8 +226,6 @@ def _methods(
 ) -> list[Method]:
     from deconv_cli.evaluation.bench import Method
 
-    for restorer in restorers.values():
-        restorer.require(None, conditions.scale)
     stems = [Path(name).stem for name in restorers]
     unique = len(set(stems)) == len(stems)
     methods = [

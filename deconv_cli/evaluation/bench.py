@@ -276,6 +276,9 @@ def bench(
     DeconvError
         If no picture can be measured.
     """
+    if other := next((method for method in methods if method.scale != conditions.scale), None):
+        asked = f"{conditions.task.name} at scale {conditions.scale}"
+        raise UsageError(f"the weights '{other.name}' are for scale {other.scale}, not for {asked}")
     low, high = conditions.task.limits
     if outside := [level for level in levels if not low <= level <= high]:
         raise UsageError(f"level {outside[0]:g}: those of {conditions.task.name} go from {low:g} to {high:g}")
