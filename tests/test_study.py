@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -200,6 +201,60 @@ def test_the_report_is_made_from_results_alone(run, finished, tmp_path):
     assert all(f"{arm['gain']['mean']:+.2f}" in ran.text for arm in told["arms"])
     assert all(verdict["claim"] in ran.text for verdict in told["verdicts"])
     assert (copy / "report.md").read_text() == before
+
+
+@pytest.fixture
+def resumed(run, finished, pictures, tmp_path, monkeypatch):
+    """Go on with a copy of the finished study, after something was done to its folder: how it ended, and the runs."""
+    carried = []
+
+    def carry_out(entry, *_):
+        carried.append(entry.name)
+        return json.loads((finished / "runs" / f"{entry.name}.json").read_text())
+
+    monkeypatch.setattr(study_module, "carry_out", carry_out)
+    monkeypatch.setattr("deconv_cli.study.report.plots", lambda _: {})  # They take their time.
+    out = shutil.copytree(finished, tmp_path / "study")
+
+    def resume(change, folder=pictures):
+        change(out)
+        settings = ("--activations", "relu,tanh,sigmoid,leaky_relu", "--skips", "on,off", "--rates", "1e-3,1e-2")
+        tiny = (*TINY, "--steps", 14, "--sweep-steps", 2, "--val", folder, "--jobs", 1, "--out", out)
+        return run("study", folder, *settings, *tiny), carried
+
+    return resume
+
+
+def test_damaged_results_of_runs_are_made_anew(resumed, finished):
+    names = sorted(path.name for path in (finished / "runs").iterdir())[:2]
+
+    def damage(out):
+        (out / "runs" / names[0]).write_bytes(b"")
+        (out / "runs" / names[1]).write_bytes((finished / "runs" / names[1]).read_bytes()[:100])
+
+    ran, carried = resumed(damage)
+    assert ran.code == 0, ran.stderr
+    assert sorted(f"{name}.json" for name in carried) == names
+    assert all(f"{name}: damaged" in ran.stderr for name in names)
+
+
+@pytest.mark.parametrize("left", [0, 1000, None])
+def test_damaged_crops_are_cut_anew_if_they_come_out_the_same(resumed, finished, pictures, tmp_path, left):
+    crops = (finished / "crops.npz").read_bytes()
+
+    def damage(out):
+        (out / "crops.npz").write_bytes(bytes(100) if left is None else crops[:left])
+
+    ran, carried = resumed(damage)
+    assert ran.code == 0, ran.stderr
+    assert not carried
+    assert "crops.npz: cannot be read, or is damaged" in ran.stderr
+    assert (tmp_path / "study" / "crops.npz").stat().st_size == len(crops)
+    other = shutil.copytree(pictures, tmp_path / "elsewhere" / pictures.name)
+    Image.new("RGB", (128, 128)).save(other / "coffee.png")
+    ran, _ = resumed(damage, other)
+    assert ran.code == 1
+    assert "crops.npz: damaged, and the folders hold other pictures by now; give another --out" in ran.stderr
 
 
 def doctored(finished, tmp_path, change):
