@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deconv_cli.errors import DeconvError
 from deconv_cli.images import write_atomically
 from deconv_cli.training.data import PictureSet, read_held_out, split_pictures
 from deconv_cli.training.labelled import LabelledPictures
@@ -141,12 +143,25 @@ def save_data(path: Path, data: Data | LabelledData) -> None:
 
 
 def load_data(path: Path) -> Data | LabelledData:
-    """Read the pictures that `save_data` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        if "classes" not in arrays:
-            return Data(*(Crops(arrays[name]) for name in ("training", "seen", "validation")))
-        classes = tuple(str(name) for name in arrays["classes"])
-        training, validation = (
-            LabelledPictures(arrays[name], arrays[f"{name}_labels"], classes) for name in ("training", "validation")
-        )
-        return LabelledData(training, validation)
+    """Read the pictures that `save_data` wrote.
+
+    Raises
+    ------
+    DeconvError
+        If the file cannot be read, or is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _from_arrays(arrays)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DeconvError(f"{path}: cannot be read, or is damaged ({error})") from error
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Data | LabelledData:
+    if "classes" not in arrays:
+        return Data(*(Crops(arrays[name]) for name in ("training", "seen", "validation")))
+    classes = tuple(str(name) for name in arrays["classes"])
+    training, validation = (
+        LabelledPictures(arrays[name], arrays[f"{name}_labels"], classes) for name in ("training", "validation")
+    )
+    return LabelledData(training, validation)

@@ -147,7 +147,7 @@ def _prepare(
                 f"{files.folder}: holds a study with other values of {', '.join(changed)}; leave them out to go on with"
                 " it, or give another --out"
             )
-        return load_data(files.crops)
+        return _load_or_cut(files, facts, lambda: _read_data(folders, settings, validation))
     data = _read_data(folders, settings, validation)
     try:
         (files.folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -162,6 +162,21 @@ def _prepare(
         "environment": _environment(),
     }
     write_atomically(files.facts, json.dumps(facts, indent=1).encode())
+    return data
+
+
+def _load_or_cut(
+    files: StudyFiles, facts: dict[str, Any], cut: Callable[[], Data | LabelledData]
+) -> Data | LabelledData:
+    """Read the crops; cut them anew if their file is damaged, as a power cut leaves it."""
+    try:
+        return load_data(files.crops)
+    except DeconvError as error:
+        log.warning("%s; its pictures are cut anew", error)
+    data = cut()
+    if data.sha256 != facts["crops"]["sha256"]:
+        raise DeconvError(f"{files.crops}: damaged, and the folders hold other pictures by now; give another --out")
+    save_data(files.crops, data)
     return data
 
 
@@ -214,10 +229,9 @@ class _Carrier:
         results: dict[Run, dict[str, Any]] = {}
         missing = []
         for run in runs:
-            path = self.files.run(run)
-            if path.exists():
-                results[run] = json.loads(path.read_text(encoding="utf-8"))
-                finished(run, results[run])
+            if result := _read_result(self.files.run(run)):
+                results[run] = result
+                finished(run, result)
             else:
                 missing.append(run)
         carry = self._here if self.jobs == 1 else self._in_processes
@@ -258,6 +272,18 @@ class _Carrier:
                             "a process of the study was killed, perhaps for want of memory; the same command goes on,"
                             " with fewer --jobs"
                         ) from error
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    """Return the result of a run, or None if there is none, or what a power cut has left of one."""
+    if not path.exists():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        log.warning("%s: damaged (%s); this run is made anew", path, error)
+        return None
+    return result
 
 
 class _Worker:
