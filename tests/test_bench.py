@@ -78,6 +78,17 @@ def test_methods_side_by_side_see_the_same_pictures(run, colour, tiny_weights, t
     assert {(row["channel"], row["crop"], row["conditions"]) for row in rows} == {("rgb", "0", result["conditions"])}
 
 
+def test_weights_keep_a_row_of_their_own_whatever_their_file_is_called(run, colour, tiny_weights, tmp_path):
+    here, there = tmp_path / "here" / "tv.safetensors", tmp_path / "there" / "tv.safetensors"
+    for path in (here, there):
+        path.parent.mkdir()
+        shutil.copy(tiny_weights, path)
+    for files in ((here,), (here, there)):
+        weights = [word for file in files for word in ("--weights", file)]
+        result = run("bench", colour, *weights, "--against", "tv,tv", "--levels", 25, "--json").json
+        assert [row["method"] for row in result["rows"]] == [*map(str, files), "tv"]
+
+
 def test_markdown(run, colour, tiny_weights):
     lines = run("bench", colour, "--weights", tiny_weights, "--levels", 25, "--markdown").text.splitlines()
     assert lines[0].startswith("| noise level (sigma on 0..255) | method | input PSNR (dB) |")

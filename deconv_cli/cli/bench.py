@@ -136,7 +136,7 @@ def bench(
         raise UsageError("the level of super-resolution is its scale: give --scale instead of --levels")
     result = measure(
         paths,
-        _methods(restorers, shared.parse_names(against) or [], conditions, tta=tta),
+        _methods(restorers, list(dict.fromkeys(shared.parse_names(against) or [])), conditions, tta=tta),
         conditions,
         [conditions.scale] if aim.name == "sr" else chosen or aim.report_levels,
         progress=lambda items: streams.track(items, len(items), "picture"),
@@ -227,7 +227,7 @@ def _methods(
     from deconv_cli.evaluation.bench import Method
 
     stems = [Path(name).stem for name in restorers]
-    unique = len(set(stems)) == len(stems)
+    unique = len({*stems, *classical}) == len(stems) + len(classical)
     methods = [
         Method.of_weights(restorer, stem if unique else name, tta=tta)
         for (name, restorer), stem in zip(restorers.items(), stems, strict=True)
