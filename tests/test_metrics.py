@@ -237,6 +237,14 @@ def test_too_small_pictures_are_refused():
         ssim(np.zeros((16, 16), np.uint8), np.zeros((16, 16), np.uint8), crop=3)
 
 
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_what_is_no_array_is_a_usage_error(metric):
+    picture = np.zeros((16, 16), np.uint8)
+    for pair in ((picture.tolist(), picture.tolist()), (picture, picture.tolist())):
+        with pytest.raises(UsageError, match="NumPy array, not list"):
+            metric(*pair)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -244,6 +252,8 @@ def test_too_small_pictures_are_refused():
         ({"crop": -1}, "crop is -1"),
         ({"data_range": 0}, "data range is 0"),
         ({"data_range": math.nan}, "data range is nan"),
+        ({"crop": "4"}, "crop is 4"),
+        ({"data_range": "255"}, "data range is 255"),
     ],
 )
 def test_an_impossible_protocol_is_a_usage_error(options, words):

@@ -259,6 +259,10 @@ def test_out_of_memory_goes_on_with_smaller_tiles(tiny_weights, monkeypatch):
         (np.zeros((4, 4), np.uint8), {"strength": 1.5}),
         (np.zeros((4, 4), np.uint8), {"noise_level": 100}),
         (np.zeros((4, 4), np.uint8), {"tile": 0}),
+        (np.zeros((4, 4), np.uint8), {"tile": "big"}),
+        (np.zeros((4, 4), np.uint8), {"noise_level": "loud"}),
+        (np.zeros((4, 4), np.uint8), {"noise_level": None}),
+        (np.zeros((4, 4), np.uint8), {"strength": "full"}),
     ],
 )
 def test_what_is_no_picture_or_option_is_refused(tiny, image, options):

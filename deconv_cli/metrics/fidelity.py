@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deconv_cli.errors import DeconvError
+from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.metrics.luma import to_gray, to_luma
 from deconv_cli.metrics.protocol import Protocol
 
@@ -51,7 +51,7 @@ def psnr(
     Raises
     ------
     UsageError
-        If the channel is unknown, the crop negative, or the data range not positive.
+        If a picture is no array, the channel is unknown, the crop negative, or the data range not positive.
     DeconvError
         If the pictures differ in shape or type, have alpha, or nothing is left after cropping.
 
@@ -64,8 +64,8 @@ def psnr(
     inf
     """
     protocol = Protocol(channel, crop, data_range)
-    peak = protocol.peak(reference.dtype)
     reference_samples, test_samples = _compared(reference, test, protocol)
+    peak = protocol.peak(reference.dtype)
     error = np.subtract(reference_samples, test_samples, dtype=np.float64)
     mean_squared_error = float(np.square(error, out=error).mean())
     if mean_squared_error == 0:
@@ -108,7 +108,7 @@ def ssim(
     Raises
     ------
     UsageError
-        If the channel is unknown, the crop negative, or the data range not positive.
+        If a picture is no array, the channel is unknown, the crop negative, or the data range not positive.
     DeconvError
         If the pictures differ in shape or type, have alpha, or are smaller than the window.
 
@@ -186,6 +186,9 @@ def _mean_ssim(reference: NDArray[Any], test: NDArray[Any], peak: float) -> floa
 
 def _compared(reference: NDArray[Any], test: NDArray[Any], protocol: Protocol) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the samples of both pictures that the protocol compares."""
+    for image in (reference, test):
+        if not isinstance(image, np.ndarray):
+            raise UsageError(f"a picture is a NumPy array, not {type(image).__name__}; see numpy.asarray")
     if reference.shape != test.shape:
         raise DeconvError(f"the pictures differ in shape: {reference.shape} and {test.shape}")
     if reference.dtype != test.dtype:

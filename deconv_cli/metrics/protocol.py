@@ -50,9 +50,11 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.channel not in CHANNELS:
             raise unknown_name("channel", self.channel, CHANNELS)
-        if self.crop < 0:
+        if not isinstance(self.crop, int | np.integer) or self.crop < 0:
             raise UsageError(f"crop is {self.crop}: give the number of border pixels to leave out, 0 or more")
-        if self.data_range is not None and not self.data_range > 0:
+        if self.data_range is not None and not (
+            isinstance(self.data_range, int | float | np.number) and self.data_range > 0
+        ):
             raise UsageError(f"data range is {self.data_range}: it must be positive, 255 for 8-bit samples")
 
     def __str__(self) -> str:

@@ -196,8 +196,8 @@ class Restorer:
             raise UsageError(f"alpha of shape {alpha.shape} does not go with a picture of shape {image.shape}")
         chroma = strength if chroma is None else chroma
         for share in (strength, chroma):
-            if not 0 <= share <= 1:
-                raise UsageError(f"strength must be from 0 (the input) to 1 (full), not {share:g}")
+            if not isinstance(share, int | float | np.number) or not 0 <= share <= 1:
+                raise UsageError(f"strength must be from 0 (the input) to 1 (full), not {share}")
         options: dict[str, Any] = {
             "noise_level": noise_level,
             "strength": strength,
@@ -248,6 +248,8 @@ class Restorer:
             return None
         if noise_level == "auto":
             return self.within_range(estimate_noise_level(image if alpha is None else without_hidden(image, alpha)))
+        if not isinstance(noise_level, int | float | np.number):
+            raise UsageError(f"the noise level must be 'auto' or a number on the 0..255 scale, not {noise_level!r}")
         low, high = self.description.level_range
         if not low <= noise_level <= high:
             raise UsageError(
@@ -310,7 +312,7 @@ class Restorer:
             return even_core(height, largest, multiple), even_core(width, largest, multiple)
         if tile == "off":
             return architecture.round_up(height), architecture.round_up(width)
-        if tile < 1:
+        if not isinstance(tile, int | np.integer) or tile < 1:
             raise UsageError(f"the tile must be 'auto', 'off' or a positive number of pixels, not {tile}")
         return architecture.round_up(tile), architecture.round_up(tile)
 
