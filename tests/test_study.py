@@ -20,7 +20,7 @@ from deconv_cli.study.measures import checkerboard_energy
 from deconv_cli.study.plots import STYLES, plot_gain, plot_gradients
 from deconv_cli.study.report import health_table, main_table, write_report
 from deconv_cli.study.statistics import compare, estimate, is_tie
-from deconv_cli.study.summary import load_summary, steps_to, weakest_ratio
+from deconv_cli.study.summary import gain, load_summary, steps_to, weakest_ratio
 from deconv_cli.study.verdicts import verdicts
 from deconv_cli.training.labelled import LabelledPictures
 
@@ -351,6 +351,16 @@ def test_arms_that_diverged_are_told_and_do_not_break_the_report(finished, tmp_p
     assert "diverged" in (tmp_path / "report.md").read_text()
 
 
+def test_the_legend_of_a_study_that_diverged_names_no_target(finished, tmp_path, monkeypatch):
+    def change(entry):
+        entry["diverged"] = entry["diverged"] or not entry["sweep"]
+
+    doctored(finished, tmp_path, change)
+    monkeypatch.setattr("deconv_cli.study.report.plots", lambda _: {})
+    write_report(tmp_path)
+    assert "at the middle level: none, since no run came to its end." in (tmp_path / "report.md").read_text()
+
+
 def test_an_arm_of_which_some_runs_diverged_says_so_wherever_it_is_judged(finished, tmp_path):
     """Its means are those of the luckier seeds."""
 
@@ -499,6 +509,17 @@ def test_the_units_of_a_classifier_are_observed_on_all_classes(monkeypatch):
     training.look()
     assert len(seen[0]) <= 6
     assert set(seen[0].ravel()) == {0, 1, 2}
+
+
+def test_a_classifier_that_names_the_commonest_class_gains_exactly_nothing(monkeypatch):
+    """Of 7 pictures 3 are a score that no five digits hold."""
+    pictures = LabelledPictures(np.zeros((7, 8, 8, 3), np.uint8), np.array([0, 0, 0, 1, 1, 2, 2]), ("a", "b", "c"))
+    settings = Settings(("relu",), ("classify",), depths=(4,), width=4, patch=8, batch=2)
+    config = settings.config(settings.arms[0], 1e-3, seed=0, steps=2)
+    training = run_module.ClassifierTraining(config, LabelledData(pictures, pictures))
+    named = np.eye(3, dtype=np.float32)[np.zeros(7, int)]
+    monkeypatch.setattr(run_module, "predict", lambda *_: named)
+    assert gain(training.measure(thoroughly=True)) == 0
 
 
 def test_every_activation_has_a_style_of_its_own():

@@ -157,6 +157,7 @@ def _legend(summary: Summary) -> str:
         for task in summary.settings.tasks
         if (target := summary.target(task)) is not None
     )
+    told = told or "none, since no run came to its end"
     outside = ", ".join(
         f"{task}: level {level:g}" for task in summary.settings.tasks if (level := LEVELS[task][1]) is not None
     )

@@ -301,7 +301,7 @@ class ClassifierTraining(Training):
         every = -(-len(training) // count)
         seen = LabelledPictures(training.pixels[::every], training.labels[::every], training.classes)
         return result | {
-            "baseline": 100 * float(self.data.validation.counts.max() / count),
+            "baseline": finite(100 * float(self.data.validation.counts.max() / count)),  # Rounded as the score is.
             "balanced_recall": 100 * confusion.balanced_recall,
             "seen": self._percent_right(seen),
             **self.units(),
