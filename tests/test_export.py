@@ -146,9 +146,10 @@ def test_what_cannot_be_exported_is_refused(run, tmp_path, tiny_weights, monkeyp
         (("--precision", "fp64"), "unknown precision"),
         (("--format", "tflite"), "unknown format"),
         (("--format", "openvino"), "ends in .xml"),
+        (("--out", tmp_path / "nowhere" / "model.onnx"), "a folder that exists"),
     ):
         ran = run("export", tiny_weights, "--out", out, *options)
-        assert ran.code == 2
+        assert ran.code == 2, options
         assert message in ran.stderr
     out.write_bytes(b"mine")
     assert "--overwrite" in run("export", tiny_weights, "--out", out).stderr

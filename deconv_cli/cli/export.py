@@ -64,6 +64,8 @@ def export(
     files = (path, path.with_suffix(".bin")) if model_format == "openvino" else (path,)
     if existing := [str(file) for file in files if file.exists() and not overwrite]:
         raise UsageError(f"{', '.join(existing)}: exists already; --overwrite replaces it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: give a file in a folder that exists")
     exported = write(loaded, path, model_format, precision)
     if json:
         streams.json(dataclasses.asdict(exported))
