@@ -157,6 +157,8 @@ def test_an_original_is_not_replaced_under_another_of_its_names(restore, noisy_f
 def test_a_usage_error_leaves_no_claim_on_files_to_come(run, noisy_folder, tmp_path):
     out = tmp_path / "out"
     assert run("restore", noisy_folder, out, "--weights", "denoise", "--noise-level", 100).code == 2
+    assert not out.exists()
+    out.mkdir()
     (out / "camera.png").write_bytes(b"somebody's own")
     ran = run("restore", noisy_folder, out, "--weights", "denoise", "--noise-level", 20, "--resume")
     assert ran.code == 2
@@ -418,6 +420,22 @@ def test_verbose_says_what_ran_and_how_and_what_libraries_warn_of(restore, noisy
     assert "UserWarning: " in verbose.stderr
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--noise-level", 100),
+        ("--task", "photo", "--noise-level", 5),
+        ("--weights", "denoise", "--task", "photo"),
+        ("--weights", "sr-x2", "--scale", 3),
+    ],
+)
+def test_what_the_weights_cannot_do_is_refused_before_any_work(run, noisy_folder, tmp_path, options):
+    ran = run("restore", noisy_folder, tmp_path / "out", *options)
+    assert ran.code == 2
+    assert "the weights" in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_sheet_that_nothing_was_restored_for_is_said_not_to_be_there(run, tmp_path):
     Image.fromarray(data.astronaut()[:96, 100:220]).save(tmp_path / "clean.png")
     ran = run("restore", tmp_path / "clean.png", tmp_path / "out.png", "--compare", tmp_path / "sheet.png")
@@ -445,6 +463,8 @@ def test_compare_sheet(restore, noisy_folder, tmp_path):
         (("", "out"), 2, "an argument is empty"),
         (("--overwrite", "in.png", ""), 2, "an argument is empty"),
         (("in.png", "out.png", "--tile", "huge"), 2, "--tile"),
+        (("in.png", "out.png", "--tile", "-5"), 2, "positive number of pixels"),
+        (("in.png", "out.png", "--strength", "nan"), 2, "--strength takes a number from 0 to 1"),
         (("in.png", "out.png", "--device", "gpu"), 2, "valid: auto, cpu, cuda, mps"),
         (("in.png", "out", "--format", "ppm"), 2, "valid:"),
         (("in.png", "out.ppm"), 2, "cannot write this format"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import codecs
 import io
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -265,6 +266,7 @@ def restore(
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     if len(paths) < 2 and files_from is None:
         raise UsageError("give at least one INPUT, and an OUTPUT at the end")
+    _require_numbers({"--strength": strength, "--luma": luma, "--chroma": chroma})
     if metadata not in ("keep", "strip"):
         raise unknown_name("metadata", metadata, ("keep", "strip"))
     from deconv_cli.restoration.pages import Options
@@ -284,7 +286,7 @@ def restore(
         chroma=strength if chroma is None else chroma,
         crop=_parse_crop(crop),
         tta=tta,
-        tile=_number_or_word(tile, "--tile", ("auto", "off"), int),
+        tile=_parse_tile(tile),
         format=output_format,
         quality=quality,
         metadata="strip" if metadata == "strip" else "keep",
@@ -340,6 +342,20 @@ def _number_or_word(text: str, option: str, words: tuple[str, ...], number: Call
         return number(text)
     except ValueError:
         raise UsageError(f"{option} takes {', '.join(words)} or a number, not '{text}'") from None
+
+
+def _require_numbers(shares: dict[str, float | None]) -> None:
+    """Refuse nan, which no range leaves out."""
+    for option, share in shares.items():
+        if share is not None and math.isnan(share):
+            raise UsageError(f"{option} takes a number from 0 to 1, not nan")
+
+
+def _parse_tile(text: str) -> int | Literal["auto", "off"]:
+    tile: int | Literal["auto", "off"] = _number_or_word(text, "--tile", ("auto", "off"), int)
+    if isinstance(tile, int) and tile < 1:
+        raise UsageError(f"--tile takes auto, off or a positive number of pixels, not {tile}")
+    return tile
 
 
 def _parse_crop(text: str | None) -> Crop | None:
@@ -451,13 +467,26 @@ class Request:
                 raise UsageError(f"{option} {path}: it is an input or a result; give another name")
 
     def load(self) -> tuple[Restorers, Options]:
-        """Load the network given, once it is clear that there is work to do; weights given fix the task."""
+        """Load the network given, once it is clear that there is work to do; weights given fix the task.
+
+        Raises
+        ------
+        UsageError
+            If task, scale or noise level are not what it was trained for; later, some of the work would be done.
+        """
         from deconv_cli.restoration.restorer import Restorers
 
-        restorers = Restorers(self.weights, self.device, self.precision, self.engine, fast=self.fast)
-        if restorers.only and self.options.task == "auto":
-            return restorers, replace(self.options, task=restorers.only.task.name)
-        return restorers, self.options
+        restorers, options = (
+            Restorers(self.weights, self.device, self.precision, self.engine, fast=self.fast),
+            self.options,
+        )
+        if restorers.only:
+            restorers.only.require(None if options.task == "auto" else options.task, options.scale)
+            options = replace(options, task=restorers.only.task.name)
+        if options.noise_level != "auto":
+            task = "denoise" if options.task == "auto" else options.task
+            restorers.of(task, options.scale).require_level(options.noise_level)
+        return restorers, options
 
 
 def plan(request: Request, *, recursive: bool, suffix: str, part: tuple[int, int]) -> list[Job]:

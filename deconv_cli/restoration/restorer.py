@@ -242,12 +242,22 @@ class Restorer:
         UsageError
             If a given level is outside the range, or the network is blind.
         """
+        if noise_level != "auto":
+            return self.require_level(noise_level)
         if self.task.condition_scale is None:
-            if noise_level != "auto":
-                raise UsageError(f"the weights '{self.description.name}' are blind: leave the noise level out")
             return None
-        if noise_level == "auto":
-            return self.within_range(estimate_noise_level(image if alpha is None else without_hidden(image, alpha)))
+        return self.within_range(estimate_noise_level(image if alpha is None else without_hidden(image, alpha)))
+
+    def require_level(self, noise_level: float) -> float:
+        """Return a level that is given, refusing one that the network cannot be told.
+
+        Raises
+        ------
+        UsageError
+            If it is outside the range, or the network is blind.
+        """
+        if self.task.condition_scale is None:
+            raise UsageError(f"the weights '{self.description.name}' are blind: leave the noise level out")
         if not isinstance(noise_level, int | float | np.number):
             raise UsageError(f"the noise level must be 'auto' or a number on the 0..255 scale, not {noise_level!r}")
         low, high = self.description.level_range
