@@ -13,6 +13,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, JpegImagePlugin
+from skimage.data import astronaut
 
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import Frame, bleed_alpha, encode_frame, read_frame, read_size
@@ -213,6 +214,58 @@ def test_truncated_files_are_errors(kind, share, tmp_path):
     with pytest.raises(DeconvError, match=r"cut\.png: ") as caught:
         read_frame(path)
     assert "\n" not in str(caught.value)
+
+
+def noticed_damage(jpeg):
+    try:
+        return any("may be damaged" in warning for warning in read_frame(jpeg).warnings)
+    except DeconvError as error:
+        return "damaged" in str(error)
+
+
+JPEG_KINDS = {
+    "plain": {},
+    "optimised": {"optimize": True, "subsampling": 0},
+    "progressive": {"progressive": True, "subsampling": 1},
+    "restarts": {"restart_marker_rows": 1},
+    "progressive-restarts": {"progressive": True, "restart_marker_rows": 1},
+}
+
+
+@pytest.mark.parametrize("options", JPEG_KINDS.values(), ids=JPEG_KINDS)
+def test_a_jpeg_that_misses_samples_before_its_end_is_an_error(options):
+    whole = saved(Image.fromarray(astronaut()[:128, 100:260]), "JPEG", quality=93, **options)
+    with pytest.raises(DeconvError, match=r"cut: the picture is damaged or incomplete \(samples are missing\)"):
+        read_frame(whole[:-200] + b"\xff\xd9", name="cut")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}], ids=str)
+def test_a_jpeg_whose_samples_were_overwritten_is_an_error_or_warned_of(options, share):
+    damaged = bytearray(saved(Image.fromarray(astronaut()[:128, 100:260]), "JPEG", quality=93, **options))
+    start = int(share * len(damaged))
+    damaged[start:-2] = bytes(len(damaged) - 2 - start)
+    assert noticed_damage(bytes(damaged))
+
+
+def test_noise_over_a_jpeg_is_mostly_noticed():
+    rng = np.random.default_rng(0)
+    whole = saved(Image.fromarray(astronaut()[:128, 100:260]), "JPEG", quality=93)
+    starts = rng.integers(1000, len(whole) - 1000, 20)
+    damaged = [whole[:start] + bytes(rng.integers(0, 255, 60, np.uint8)) + whole[start + 60 :] for start in starts]
+    assert sum(map(noticed_damage, damaged)) > 12
+
+
+@pytest.mark.parametrize("options", JPEG_KINDS.values(), ids=JPEG_KINDS)
+@pytest.mark.parametrize("quality", [1, 75, 100])
+def test_sound_jpegs_raise_no_alarm(options, quality):
+    flat = np.full((40, 50, 3), 128, np.uint8)
+    corner = flat.copy()
+    corner[-1, -1] = 0
+    for picture in (smooth(3), noise(), noise(3)[:2], flat, flat[:1, :1], flat + 5, corner):
+        for after in (b"", b"more bytes \xff\xd9"):
+            whole = saved(Image.fromarray(picture), "JPEG", quality=quality, **options)
+            assert read_frame(whole + after).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""What the quantization tables of a JPEG tell about its quality."""
+"""What the quantization tables of a JPEG tell about its quality, and whether its samples are whole."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +22,15 @@ _LUMINANCE = np.array(
         [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 ).ravel()
+
+
+_MARKER = re.compile(rb"\xff+([^\0\xff])", re.DOTALL)
+_END, _SCAN = 0xD9, 0xDA
+_RESTARTS = range(0xD0, 0xD8)
+_ARITHMETIC = range(0xC9, 0xD0)
+"""Frames of a coding that legally leaves out the zeros at the end of its samples."""
+_OTHER_SAMPLES = bytes(range(0x31, 0x51))
+"""What no encoder ends with; without 0xFF, which would have to be followed by 0."""
 
 
 def estimate_quality(luminance: Sequence[int]) -> int:
@@ -52,3 +63,47 @@ def _luminance_tables() -> NDArray[np.int64]:
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)[:, None]
     tables: NDArray[np.int64] = np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
     return tables
+
+
+def find_samples(data: bytes) -> list[tuple[int, int]]:
+    """Return start and end of the samples of each scan and restart interval of a JPEG file, in order.
+
+    Nothing is returned of a file that has no end, or is not coded by Huffman's method.
+    """
+    spans: list[tuple[int, int]] = []
+    position, within = 2, False
+    while marker := _MARKER.search(data, position):
+        code = marker[1][0]
+        if within:
+            spans.append((position, marker.start()))
+        if code == _END:
+            return spans
+        if code in _ARITHMETIC:
+            return []
+        position = marker.end()
+        if code not in _RESTARTS:
+            position += int.from_bytes(data[position : position + 2])
+            within = code == _SCAN
+    return []
+
+
+def with_more_samples(data: bytes, spans: Sequence[tuple[int, int]]) -> bytes:
+    """Add samples to each of the spans: a decoder uses them only where it misses some."""
+    cuts = (0, *(end for _, end in spans), len(data))
+    return _OTHER_SAMPLES.join(data[start:end] for start, end in itertools.pairwise(cuts))
+
+
+def with_other_end(data: bytes, spans: Sequence[tuple[int, int]]) -> bytes | None:
+    """Replace the end of the last span by other samples: a decoder uses them unless it needs none any more.
+
+    Returns
+    -------
+    bytes | None
+        The file, or None if the span is so short that others could mean the same.
+    """
+    first, end = spans[-1]
+    start = end - len(_OTHER_SAMPLES)
+    if start < first:
+        return None
+    stuffed = b"\0" if data[start - 1] == 0xFF else b""
+    return data[:start] + stuffed + _OTHER_SAMPLES + data[end:]

@@ -18,10 +18,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from deconv_cli.errors import DeconvError, cannot_read
-from deconv_cli.images import boxes, colour, optional, png, tiff
+from deconv_cli.images import boxes, colour, jpeg, optional, png, tiff
 from deconv_cli.images import exif as exif_block
 from deconv_cli.images.frame import Frame, Picture, Samples, too_deep, too_large
-from deconv_cli.images.jpeg import estimate_quality
 from deconv_cli.images.samples import is_gray
 
 MAX_PIXELS = 500_000_000
@@ -358,10 +357,33 @@ class _Opened:
             metadata = _read_metadata(image)
             _mend_transparency(image, data)
             image.load()
+            doubts = self._check_jpeg(image) if isinstance(image, JpegImageFile) else ()
             frame = self._with_metadata(_samples(image, self.name), image, metadata, data)
+            frame = replace(frame, warnings=(*frame.warnings, *doubts))
             if count > 1 and not (still_first and index == 0):
                 frame = replace(frame, duration=float(image.info.get("duration") or 0))
             yield frame
+
+    def _check_jpeg(self, image: JpegImageFile) -> tuple[str, ...]:
+        """Find out whether the samples ended with the picture: libjpeg fills up what is missing, and Pillow is silent.
+
+        Raises
+        ------
+        ValueError
+            If samples are missing.
+        """
+        self.stream.seek(0)
+        data = self.stream.read()
+        spans = jpeg.find_samples(data)
+        if not spans:
+            return ()
+        if not _looks_like(image, jpeg.with_more_samples(data, spans)):
+            raise ValueError("samples are missing")
+        other = jpeg.with_other_end(data, spans)
+        # Where all is flat, Huffman's code can have one word only, and others cannot be told from it.
+        if other and not _is_flat(image) and _looks_like(image, other):
+            return ("the picture may be damaged: it ended before its samples did",)
+        return ()
 
     def _with_metadata(self, frame: Frame, image: Image.Image, metadata: _Metadata, data: bytes) -> Frame:
         kind = _FORMATS[image.format or ""]
@@ -396,6 +418,19 @@ def _open_image(stream: IO[bytes], formats: tuple[str, ...]) -> ImageFile.ImageF
             return Image.open(stream, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
+
+
+def _is_flat(image: Image.Image) -> bool:
+    return all(low == high for low, high in np.reshape(image.getextrema(), (-1, 2)))
+
+
+def _looks_like(image: Image.Image, data: bytes) -> bool:
+    """Tell whether a JPEG file decodes to the same pixels as an image."""
+    with _open_image(io.BytesIO(data), ("JPEG",)) as other:
+        other.load()
+        # From below: damage shows in what follows it.
+        strips = [(0, top, image.width, min(top + 64, image.height)) for top in range(0, image.height, 64)]
+        return all(image.crop(strip).tobytes() == other.crop(strip).tobytes() for strip in reversed(strips))
 
 
 def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
@@ -523,7 +558,7 @@ def _jpeg_quality(image: Image.Image) -> int | None:
     if not isinstance(image, JpegImageFile):
         return None
     luminance = image.quantization.get(image.layer[0][3])
-    return None if luminance is None else estimate_quality(luminance)
+    return None if luminance is None else jpeg.estimate_quality(luminance)
 
 
 def _is_lossless(image: Image.Image, data: bytes) -> bool:
