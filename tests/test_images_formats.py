@@ -15,7 +15,7 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps, ImageSequence
 
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import Frame, boxes, encode_frame, open_picture, read_frame, write_frames
+from deconv_cli.images import Frame, boxes, encode_frame, open_picture, read_frame, to_float, write_frames
 from deconv_cli.images.samples import widen
 
 HEIGHT, WIDTH = 24, 37
@@ -255,6 +255,45 @@ def test_strip_leaves_nothing_and_the_colours_as_they_look():
     expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055)
     inside = ((linear > 0.01) & (linear < 1)).all(2)
     assert np.abs(result16.pixels / 65535 - expected)[inside].max() < 0.002
+
+
+def srgb_of(linear):
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("kind", ["webp", "avif", "gif", "bmp", "jxl"])
+def test_gray_whose_profile_cannot_stay_is_converted_to_srgb(kind):
+    gray = np.tile(np.arange(0, 65536, 256, dtype=np.uint16), (8, 1))
+    linear_profiles = [bytes(imagecodecs.cms_profile("gray", gamma=1.0)), linear_rgb()]
+    for profile in linear_profiles if kind in ("gif", "bmp", "jxl") else linear_profiles[:1]:
+        data, warnings = encode_frame(Frame(gray, icc=profile), kind)
+        assert any("cannot hold the ICC profile: the colours were converted to sRGB by it" in said for said in warnings)
+        result = read_frame(data)
+        shown = result.pixels / np.iinfo(result.pixels.dtype).max
+        expected = srgb_of(gray / 65535)
+        assert result.icc is None
+        assert np.abs((shown if shown.ndim == 2 else shown[..., 1]) - expected).max() < 0.01
+
+
+def linear_rgb():
+    """Make a matrix profile of sRGB's primaries without a curve."""
+    profile = bytearray(imagecodecs.cms_profile("srgb"))
+    for entry in range(132, 132 + 12 * int.from_bytes(profile[128:132]), 12):
+        name, at, length = struct.unpack_from(">4sII", profile, entry)
+        if name.endswith(b"TRC"):
+            profile[at : at + length] = struct.pack(">4s4xI", b"curv", 0).ljust(length, b"\0")
+    return bytes(profile)
+
+
+def test_colours_whose_profile_cannot_stay_are_converted_to_srgb():
+    frame = Frame(samples(3), icc=ADOBE_RGB)
+    converted = read_frame(encode_frame(frame, "png", metadata="strip")[0])
+    data, warnings = encode_frame(frame, "bmp")
+    assert warnings == ("BMP cannot hold the ICC profile: the colours were converted to sRGB by it",)
+    assert_same(read_frame(data), converted)
+    assert not np.array_equal(converted.pixels, frame.pixels)
+    floats = Frame(to_float(frame.pixels), icc=ADOBE_RGB)
+    assert_same(read_frame(encode_frame(floats, "bmp")[0]), converted)
 
 
 def document(*pages):
@@ -645,9 +684,15 @@ def test_jpeg_xl_keeps_metadata_and_the_profile_of_integer_colours(channels, dty
     frame = Frame(samples(*channels, dtype=dtype), alpha, icc=icc, exif=exif(), xmp=XMP)
     data, warnings = encode_frame(frame, "jxl")
     kept = bool(channels) and dtype != np.float32
-    assert warnings == (() if kept else ("JPEG XL cannot hold: ICC profile",))
     result = read_frame(data)
-    assert_same(result, frame)
+    if kept:
+        assert warnings == ()
+        assert_same(result, frame)
+    elif dtype == np.float32:
+        assert warnings == ("the ICC profile was dropped without converting the colours",)
+        assert_same(result, frame)
+    else:
+        assert warnings == ("JPEG XL cannot hold the ICC profile: the colours were converted to sRGB by it",)
     assert (result.icc, result.xmp) == (icc if kept else None, XMP)
     tags = Image.Exif()
     tags.load(result.exif)

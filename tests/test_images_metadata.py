@@ -113,14 +113,17 @@ def test_metadata_is_read_from_what_others_wrote(kind):
 def test_bmp_says_once_what_it_cannot_hold():
     frame = Frame(picture(), icc=ICC, exif=exif_block(), xmp=XMP % 1, dpi=(200.0, 100.0))
     data, warnings = encode_frame(frame, "bmp")
-    assert warnings == ("BMP cannot hold: ICC profile, EXIF, XMP",)
+    assert warnings == (
+        "BMP cannot hold the ICC profile: the colours were converted to sRGB by it",
+        "BMP cannot hold: EXIF, XMP",
+    )
     assert read_frame(data).dpi == pytest.approx((200, 100), abs=0.1)
     assert read_frame(encode_frame(Frame(picture()), "bmp")[0]).dpi is None
 
 
-def test_a_gray_profile_does_not_go_where_pixels_become_rgb():
+def test_a_profile_that_does_not_work_is_dropped_with_a_warning_where_it_cannot_stay():
     gray = Frame(picture()[..., 0], icc=GRAY_ICC)
-    assert encode_frame(gray, "webp")[1] == ("WebP cannot hold: ICC profile",)
+    assert encode_frame(gray, "webp")[1] == ("the ICC profile was dropped; the colours could not be converted by it",)
     assert encode_frame(gray, "tiff")[1] == ()
 
 

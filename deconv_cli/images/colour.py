@@ -49,9 +49,11 @@ def to_srgb(frame: Frame) -> tuple[Frame, str | None]:
     bare = replace(frame, icc=None)
     if frame.black is not None or frame.pixels.dtype == np.float32:
         return bare, "the ICC profile was dropped without converting the colours"
-    if frame.pixels.ndim == 2:
-        same = not is_gray_profile(frame.icc)
-        converted = frame.pixels if same else _transform(frame.pixels, frame.icc, "gray")
+    if frame.pixels.ndim == 2 and is_gray_profile(frame.icc):
+        converted = _transform(frame.pixels, frame.icc, "gray")
+    elif frame.pixels.ndim == 2:
+        coloured = _transform(np.dstack([frame.pixels] * 3), frame.icc, "rgb")
+        converted = None if coloured is None else np.ascontiguousarray(coloured[..., 1])
     else:
         converted = _transform(frame.pixels, frame.icc, "rgb")
     if converted is None:

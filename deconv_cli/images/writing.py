@@ -228,11 +228,12 @@ def _fit(frame: Frame, target: str, what: _Format, encoding: Encoding) -> tuple[
     if _loses_colours(frame, target, encoding):
         warnings.append("what gAMA, cHRM or cICP say of the colours was left out: they will be taken for sRGB's")
     if encoding.metadata == "strip":
-        frame, problem = colour.to_srgb(frame)
-        warnings += [problem] if problem else []
         frame = replace(frame, exif=None, xmp=None, iptc=None, dpi=None, comment=None, chunks=(), tags=())
-    frame, problem = _fit_depth(frame, what)
-    warnings += [problem] if problem else []
+    # Of floats, which go beyond what profiles are about, colours are converted only if they become integers.
+    conversions = [_fit_profile, _fit_depth] if frame.pixels.dtype != np.float32 else [_fit_depth, _fit_profile]
+    for convert in conversions:
+        frame, problem = convert(frame, target, encoding)
+        warnings += [problem] if problem else []
     if frame.alpha is not None and not what.alpha:
         frame = replace(frame, pixels=flatten_onto_white(frame.pixels, frame.alpha), alpha=None)
         warnings.append(f"{what.label} holds no transparency: it was flattened onto white")
@@ -252,8 +253,20 @@ def _fit(frame: Frame, target: str, what: _Format, encoding: Encoding) -> tuple[
     return frame, warnings
 
 
-def _fit_depth(frame: Frame, what: _Format) -> tuple[Frame, str | None]:
+def _fit_profile(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, str | None]:
+    """Convert to sRGB what goes without its profile."""
+    if encoding.metadata == "strip":
+        return colour.to_srgb(frame)
+    if not _is_lost(frame, "icc", target):
+        return frame, None
+    frame, problem = colour.to_srgb(frame)
+    label = _FORMATS[target].label
+    return frame, problem or f"{label} cannot hold the ICC profile: the colours were converted to sRGB by it"
+
+
+def _fit_depth(frame: Frame, target: str, _encoding: Encoding) -> tuple[Frame, str | None]:
     """Bring the samples to the least depth of the format that holds them, or to its largest."""
+    what = _FORMATS[target]
     before = frame.bits_per_sample
     bits = min((held for held in what.bits if held >= before), default=max(what.bits))
     if bits == before:
