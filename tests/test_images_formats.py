@@ -342,6 +342,18 @@ def test_every_page_of_a_tiff_keeps_size_depth_mode_and_tags():
             assert page.tags[282].value[0] / page.tags[282].value[1] == pytest.approx(300 + number)
 
 
+def test_a_mask_beside_a_page_is_left_out_with_a_warning():
+    """GDAL writes such pages."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(samples(3), photometric="rgb")
+        writer.write(samples() > 100, photometric="mask", subfiletype=4)
+    picture, (page,) = frames_of(file.getvalue())
+    assert picture.count == 1
+    assert page.warnings == ("reduced copies or masks were left out: 1",)
+    np.testing.assert_array_equal(page.pixels, samples(3))
+
+
 def test_every_page_is_read_by_others_too():
     file = io.BytesIO()
     frames = [Frame(samples(3), exif=exif(), xmp=XMP, iptc=IPTC, icc=SRGB), Frame(samples(), exif=exif())]

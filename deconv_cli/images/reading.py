@@ -248,7 +248,7 @@ class _Opened:
             tiff.check(page, self.name, self.max_pixels)
             frame = tiff.read_page(opened, page, self.stream, self._tiff_page_by_pillow, self.name)
             if number == 0 and dropped:
-                frame = replace(frame, warnings=(*frame.warnings, f"{dropped} reduced copies were left out"))
+                frame = replace(frame, warnings=(*frame.warnings, f"reduced copies or masks were left out: {dropped}"))
             yield _turned(frame, tiff.orientation_of(page))
 
     def _tiff_page_by_pillow(self, index: int) -> Frame:

@@ -60,7 +60,7 @@ Opened = Any
 
 
 def open_pages(stream: IO[bytes]) -> tuple[Opened, list[Any]]:
-    """Parse a TIFF; return it and its full pages, without the reduced copies.
+    """Parse a TIFF; return it and its full pages, without reduced copies and transparency masks.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def open_pages(stream: IO[bytes]) -> tuple[Opened, list[Any]]:
     _check_directories(stream)
     tiff = tifffile.TiffFile(stream)
     every = [page.aspage() for page in tiff.pages]
-    pages = [page for page in every if not page.is_reduced] or every
+    pages = [page for page in every if not (page.is_reduced or page.is_mask)] or every
     if not pages:
         raise ValueError("it holds no page")
     if tiff.is_imagej and len(tiff.series[0].pages) > len(tiff.pages):
