@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from deconv_cli.images import Frame, colour, encode_frame, open_picture, read_frame, read_size, write_frames, writing
-from deconv_cli.images.exif import make_upright
+from deconv_cli.images.exif import make_upright, with_size
 
 HEIGHT, WIDTH = 16, 24
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -147,6 +147,28 @@ def test_orientation_in_xmp_is_reset_with_that_in_exif():
 
 def test_resolution_turns_with_the_picture():
     assert read_frame(saved("jpg", exif=exif_block(6), dpi=(300, 150))).dpi == pytest.approx((150, 300))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", HOLDING_EXIF)
+def test_exif_tells_the_size_that_is_written(kind, order):
+    tags = Image.Exif()
+    tags.endian = order
+    tags[ExifTags.Base.Orientation] = 6
+    sides = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
+    tags[ExifTags.IFD.Exif] = dict(zip(sides, (WIDTH, HEIGHT), strict=True))
+    turned = read_frame(saved(kind, exif=tags.tobytes()))
+    for pixels in (turned.pixels, turned.pixels[:5, :7], np.zeros((3, 66000, 3), np.uint8)):
+        if kind in ("png", "tiff") or pixels.shape[1] < 16000:
+            again = tags_of(encode_frame(dataclasses.replace(turned, pixels=pixels), kind)[0])[1]
+            assert tuple(again[side] for side in sides) == pixels.shape[1::-1]
+
+
+def test_exif_that_tells_no_size_or_the_right_one_stays_as_it_is():
+    tags = Image.Exif()
+    tags[ExifTags.IFD.Exif] = {ExifTags.Base.ExifImageWidth: WIDTH, ExifTags.Base.ExifImageHeight: HEIGHT}
+    for block in (exif_block(), tags.tobytes(), b"Exif\0\0MM\0*\0\0"):
+        assert with_size(block, WIDTH, HEIGHT) == block
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])

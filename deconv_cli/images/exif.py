@@ -1,4 +1,4 @@
-"""EXIF and XMP made to fit pixels that have been turned upright.
+"""EXIF and XMP made to fit pixels that have been turned upright, cut or enlarged.
 
 EXIF blocks are edited in place, not parsed and written anew: makers' notes hold offsets into the block that
 only their makers can correct.
@@ -28,6 +28,8 @@ MALFORMED = (
 """What Pillow is known to raise on EXIF that does not keep to the standard."""
 
 _ORIENTATION, _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
+_EXIF_DIRECTORY, _SIDES = 0x8769, (0xA002, 0xA003)
+_LONG = 4
 _INTEGER_CODES = {1: "B", 3: "H", 4: "I"}
 
 # Of the tags that TIFF 6.0 itself defines these describe the picture; the others say how samples are stored.
@@ -70,6 +72,24 @@ def make_xmp_upright(xmp: bytes) -> tuple[bytes, int | None]:
     """Set the orientation in an XMP packet to 1; return the packet and the orientation it had, if any."""
     found = _XMP_ORIENTATION.search(xmp)
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp), int(found[2]) if found else None
+
+
+def with_size(exif: bytes, width: int, height: int) -> bytes:
+    """Set width and height in an EXIF block where it has them; a malformed block is returned as it is."""
+    block = bytearray(exif.removeprefix(PREFIX))
+    order = "<" if block.startswith(b"II") else ">"
+    sides = dict(zip(_SIDES, (width, height), strict=True))
+    try:
+        (first,) = struct.unpack_from(order + "I", block, 4)
+        outer = [entry for entry in _integers(block, first, order) if entry[0] == _EXIF_DIRECTORY]
+        directories = [struct.unpack_from(code, block, position)[0] for _, code, position in outer]
+        found = [entry for directory in directories for entry in _integers(block, directory, order)]
+        for tag, code, position in found:
+            if tag in sides and struct.unpack_from(code, block, position)[0] != sides[tag]:
+                struct.pack_into(order + "HII", block, position - 6, _LONG, 1, sides[tag])
+    except struct.error:
+        return exif
+    return PREFIX + bytes(block)
 
 
 def describe(tags: Image.Exif) -> bytes | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from deconv_cli.errors import DeconvError, unknown_name
 from deconv_cli.images import boxes, colour, optional, png, tiff
+from deconv_cli.images import exif as exif_block
 from deconv_cli.images.alpha import flatten_onto_white
 from deconv_cli.images.frame import Frame, Samples
 from deconv_cli.images.samples import from_float, narrow
@@ -245,12 +246,21 @@ def _fit(frame: Frame, target: str, what: _Format, encoding: Encoding) -> tuple[
         stamped = stamp(frame, dict(frame.stamp), as_text=target == "png")
         warnings += ["the XMP could not be stamped"] if stamped is frame else []
         frame = stamped
+    frame, problem = _fit_metadata(frame, target)
+    return frame, warnings + ([problem] if problem else [])
+
+
+def _fit_metadata(frame: Frame, target: str) -> tuple[Frame, str | None]:
+    """Take out what the format cannot hold, and let EXIF say the size that is written."""
+    if frame.exif:
+        height, width = frame.pixels.shape[:2]
+        frame = replace(frame, exif=exif_block.with_size(frame.exif, width, height))
     lost = [field for field in _METADATA if _is_lost(frame, field, target)]
-    if lost:
-        nothing: dict[str, Any] = {field: () if field in ("chunks", "tags") else None for field in lost}
-        frame = replace(frame, **nothing)
-        warnings.append(f"{what.label} cannot hold: {', '.join(_METADATA[field] for field in lost)}")
-    return frame, warnings
+    if not lost:
+        return frame, None
+    nothing: dict[str, Any] = {field: () if field in ("chunks", "tags") else None for field in lost}
+    names = ", ".join(_METADATA[field] for field in lost)
+    return replace(frame, **nothing), f"{_FORMATS[target].label} cannot hold: {names}"
 
 
 def _fit_profile(frame: Frame, target: str, encoding: Encoding) -> tuple[Frame, str | None]:
