@@ -8,10 +8,12 @@ import struct
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from deconv_cli.images import Frame, colour, encode_frame, open_picture, read_frame, read_size, write_frames, writing
 from deconv_cli.images.exif import make_upright, with_size
+from deconv_cli.images.png import with_chunks
 
 HEIGHT, WIDTH = 16, 24
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -143,6 +145,70 @@ def test_orientation_in_xmp_is_reset_with_that_in_exif():
     only_xmp = read_frame(saved("jpg", xmp=XMP % 8))
     assert only_xmp.xmp == XMP % 1
     assert only_xmp.pixels.shape == (WIDTH, HEIGHT, 3)
+
+
+def with_segments(*segments):
+    """Put segments, of marker and contents, at the start of a JPEG."""
+    jpeg = saved("jpg")
+    added = (bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2) + content for marker, content in segments)
+    return jpeg[:2] + b"".join(added) + jpeg[2:]
+
+
+@pytest.mark.parametrize(
+    "pointer", [b' xmpNote:HasExtendedXMP="%s"', b"<xmpNote:HasExtendedXMP>%s</xmpNote:HasExtendedXMP>"]
+)
+def test_a_second_part_of_the_xmp_is_left_out_with_what_points_to_it(pointer):
+    packet = b"<x:xmpmeta><rdf:Description%s>%s</rdf:Description></x:xmpmeta>"
+    places = (b"%s", b"") if pointer.startswith(b" ") else (b"", b"%s")
+    main = packet % tuple(place and pointer % (b"A" * 32) for place in places)
+    extension = b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32 + struct.pack(">II", 4, 0) + b"<a/>"
+    frame = read_frame(with_segments((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + main), (0xE1, extension)))
+    assert frame.xmp == packet % (b"", b"")
+    assert frame.warnings == ("the second part of the XMP was left out",)
+
+
+def resource(code, content, name=b"\0\0"):
+    return b"8BIM" + struct.pack(">H", code) + name + struct.pack(">I", len(content)) + content
+
+
+def test_clipping_paths_are_left_out_with_a_warning_and_iptc_is_kept():
+    settings = resource(1011, bytes(8)) + resource(0x0404, b"\x1c\x02\x78\x00\x04word")
+    paths = resource(2000, bytes(26 * 10), b"\x06Path 1\0")
+    for resources, expected in ((settings, ()), (paths + settings, ("clipping paths were left out",))):
+        tagged = io.BytesIO()
+        tifffile.imwrite(tagged, picture(), photometric="rgb", extratags=[(34377, 1, len(resources), resources, True)])
+        for file in (with_segments((0xED, b"Photoshop 3.0\0" + resources)), tagged.getvalue()):
+            frame = read_frame(file)
+            assert frame.warnings == expected
+            assert frame.iptc == b"\x1c\x02\x78\x00\x04word"
+
+
+def test_a_transfer_function_is_left_out_with_a_warning():
+    file = io.BytesIO()
+    tifffile.imwrite(file, picture(), photometric="rgb", extratags=[(301, 3, 256, list(range(256)), True)])
+    assert read_frame(file.getvalue()).warnings == ("the transfer function was left out",)
+
+
+def test_all_comments_of_a_jpeg_are_kept():
+    frame = read_frame(with_segments((0xFE, b"first"), (0xFE, b"second")))
+    assert read_frame(encode_frame(frame, "jpg")[0]).comment == b"first\nsecond"
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "unit", "left_out"),
+    [(10**7, 10**7, 1, True), (2, 1, 0, True), (1, 1, 0, False), (0, 0, 1, False), (3937, 3937, 1, False)],
+)
+def test_a_resolution_of_a_png_that_cannot_be_kept_is_said_to_be_left_out(x, y, unit, left_out):
+    file = b"".join(with_chunks(saved("png"), [(b"pHYs", struct.pack(">IIB", x, y, unit))]))
+    frame = read_frame(file)
+    assert frame.warnings == (("the resolution was left out",) if left_out else ())
+    assert (frame.dpi is not None) == (x == 3937)
+
+
+def test_pixels_of_a_jpeg_that_are_not_square_are_warned_of():
+    jpeg = bytearray(saved("jpg"))
+    jpeg[13:18] = struct.pack(">BHH", 0, 2, 1)
+    assert read_frame(bytes(jpeg)).warnings == ("the resolution was left out",)
 
 
 def test_resolution_turns_with_the_picture():

@@ -38,6 +38,9 @@ DESCRIPTIVE = {269, 270, 271, 272, 285, 305, 306, 315, 316}
 # XMP and ICC travel on their own; Photoshop's block holds previews of the old pixels.
 _ELSEWHERE = {700, 34377, 34675}
 
+_XMP_EXTENSION = re.compile(
+    rb"""\s*(?:\bxmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<xmpNote:HasExtendedXMP>.*?</xmpNote:HasExtendedXMP>)"""
+)
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))([1-8])""")
 
 
@@ -72,6 +75,11 @@ def make_xmp_upright(xmp: bytes) -> tuple[bytes, int | None]:
     """Set the orientation in an XMP packet to 1; return the packet and the orientation it had, if any."""
     found = _XMP_ORIENTATION.search(xmp)
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp), int(found[2]) if found else None
+
+
+def without_extension(xmp: bytes) -> bytes:
+    """Take the reference to a second part, which JPEGs can have, out of an XMP packet."""
+    return _XMP_EXTENSION.sub(b"", xmp)
 
 
 def with_size(exif: bytes, width: int, height: int) -> bytes:

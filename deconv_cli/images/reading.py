@@ -387,7 +387,7 @@ class _Opened:
 
     def _with_metadata(self, frame: Frame, image: Image.Image, metadata: _Metadata, data: bytes) -> Frame:
         kind = _FORMATS[image.format or ""]
-        comment = image.info.get("comment") if kind in {"jpg", "gif"} else None
+        dpi, other_resolution = _resolution(image, metadata.orientation)
         frame = replace(
             frame,
             format=kind,
@@ -396,13 +396,13 @@ class _Opened:
             exif=metadata.exif,
             xmp=metadata.xmp,
             iptc=_iptc(image),
-            dpi=_resolution(image, metadata.orientation),
-            comment=comment.encode() if isinstance(comment, str) else comment or None,
+            dpi=dpi,
+            comment=_comment(image),
             chunks=png.kept_chunks(data) if kind == "png" else (),
             palette=image.mode in {"P", "PA"} or kind == "gif",
             jpeg_quality=_jpeg_quality(image),
             lossless=_is_lossless(image, data),
-            warnings=(*frame.warnings, *metadata.warnings),
+            warnings=(*frame.warnings, *metadata.warnings, *_left_out(image, other_resolution=other_resolution)),
         )
         return _turned(frame, metadata.orientation)
 
@@ -516,7 +516,10 @@ def _read_metadata(image: Image.Image) -> _Metadata:
         block, orientation = _read_exif(image)
     except exif_block.MALFORMED:
         warnings = ("malformed EXIF was left out",)
-    xmp, xmp_orientation = exif_block.make_xmp_upright(image.info.get("xmp") or b"")
+    whole, xmp_orientation = exif_block.make_xmp_upright(image.info.get("xmp") or b"")
+    xmp = exif_block.without_extension(whole)
+    if xmp != whole:
+        warnings = (*warnings, "the second part of the XMP was left out")
     orientation = orientation or xmp_orientation or 1
     return _Metadata(block, xmp or None, orientation if 1 <= orientation <= 8 else 1, warnings)
 
@@ -533,8 +536,8 @@ def _read_exif(image: Image.Image) -> tuple[bytes | None, int | None]:
 
 def _iptc(image: Image.Image) -> bytes | None:
     resources = image.info.get("photoshop")
-    if isinstance(resources, dict) and isinstance(resources.get(0x0404), bytes):
-        return resources[0x0404] or None
+    if isinstance(resources, dict) and isinstance(resources.get(tiff.IPTC_RESOURCE), bytes):
+        return resources[tiff.IPTC_RESOURCE] or None
     if profile := image.info.get("Raw profile type iptc"):
         try:
             return png.decode_profile(profile) or None
@@ -543,15 +546,31 @@ def _iptc(image: Image.Image) -> bytes | None:
     return None
 
 
-def _resolution(image: Image.Image, orientation: int) -> tuple[float, float] | None:
-    """Return dots per inch along the upright picture's width and height, if the file gives them sensibly."""
+def _comment(image: Image.Image) -> bytes | None:
+    if isinstance(image, JpegImageFile):
+        return b"\n".join(content for name, content in image.applist if name == "COM") or None
+    return image.info.get("comment") or None if image.format == "GIF" else None
+
+
+def _left_out(image: Image.Image, *, other_resolution: bool) -> Iterator[str]:
+    """Say what of a file's metadata has no place here."""
+    resources = image.info.get("photoshop")
+    if isinstance(resources, dict) and set(tiff.PATHS).intersection(resources):
+        yield "clipping paths were left out"
+    if other_resolution:
+        yield "the resolution was left out"
+
+
+def _resolution(image: Image.Image, orientation: int) -> tuple[tuple[float, float] | None, bool]:
+    """Return dots per inch along the upright picture, if the file gives them sensibly; and whether it gives others."""
     try:
         x, y = (float(value) for value in image.info["dpi"])
     except (LookupError, TypeError, ValueError, ZeroDivisionError):
-        return None
+        x, y = image.info.get("aspect") or image.info.get("jfif_density") or (0, 0)
+        return None, x != y  # Without a unit they say how wide a pixel is for its height.
     if not (1 <= x <= 65535 and 1 <= y <= 65535):
-        return None
-    return (y, x) if orientation >= 5 else (x, y)
+        return None, bool(x and y)
+    return ((y, x) if orientation >= 5 else (x, y)), False
 
 
 def _jpeg_quality(image: Image.Image) -> int | None:

@@ -25,16 +25,37 @@ _INCHES = {2: 1.0, 3: 2.54}
 _XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS = 700, 33723, 34377, 34675, 37724
 SUB_IFDS = 330
 """The tag that links to pictures inside of a page."""
+_TRANSFER_FUNCTION = 301
+_LEFT_OUT = {
+    _LAYERS: "Photoshop layers were left out",
+    SUB_IFDS: "pictures inside the page (reduced copies) were left out",
+    _TRANSFER_FUNCTION: "the transfer function was left out",
+}
+IPTC_RESOURCE, PATHS = 0x0404, range(2000, 3000)
+"""Photoshop's image resources that hold IPTC records, and those that hold clipping paths."""
 _EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965
 GEOMETRY_TAGS = frozenset({33550, 33922, 34264})
 """Tags that tie pixel coordinates to a map."""
 
 _STORAGE = (
     frozenset(range(254, 269)) - {263}
-    | {273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 288, 289, 290, 291, 292, 293, 296, 301, 317, 320}
+    | {273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 288, 289, 290, 291, 292, 293, 296, 317, 320}
     | {321, 322, 323, 324, 325, 326, 327, 328, 332, 334, 336, 338, 339, 340, 341, 342, 343, 344, 345, 346, 347}
     | {400, 401, 402, 403, 404, 405, 433, 434, 435, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532}
-    | {_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, SUB_IFDS, _EXIF, _GPS, _INTEROPERABILITY, 32997, 32998}
+    | {
+        _XMP,
+        _IPTC,
+        _PHOTOSHOP,
+        _ICC,
+        _LAYERS,
+        SUB_IFDS,
+        _EXIF,
+        _GPS,
+        _INTEROPERABILITY,
+        32997,
+        32998,
+        _TRANSFER_FUNCTION,
+    }
 )
 """Tags that say how the samples are stored, or that travel on their own."""
 
@@ -152,11 +173,10 @@ def read_page(tiff: Opened, page: Any, stream: IO[bytes], pillow: Callable[[int]
     frame = _read_plain(page) if _is_plain(page) else pillow(page.index)
     tags = page.tags
     lossless = int(page.compression) not in _JPEG_KINDS
-    warnings = list(frame.warnings)
-    if _LAYERS in tags:
-        warnings.append("Photoshop layers were left out")
-    if SUB_IFDS in tags:
-        warnings.append("pictures inside the page (reduced copies) were left out")
+    warnings = [*frame.warnings, *(warning for tag, warning in _LEFT_OUT.items() if tag in tags)]
+    resources = _photoshop_resources(_bytes(tags.valueof(_PHOTOSHOP)) or b"")
+    if set(PATHS).intersection(resources):
+        warnings.append("clipping paths were left out")
     exif, malformed = _read_exif(tiff, page, stream)
     if malformed:
         warnings.append("malformed EXIF was left out")
@@ -171,7 +191,7 @@ def read_page(tiff: Opened, page: Any, stream: IO[bytes], pillow: Callable[[int]
         icc=_bytes(tags.valueof(_ICC)),
         exif=exif,
         xmp=exif_block.make_xmp_upright(_bytes(xmp) or b"")[0] or None,
-        iptc=_bytes(tags.valueof(_IPTC)) or _photoshop_iptc(_bytes(tags.valueof(_PHOTOSHOP))),
+        iptc=_bytes(tags.valueof(_IPTC)) or resources.get(IPTC_RESOURCE) or None,
         dpi=dpi,
         tags=tuple(_kept_tags(tags)),
         compression=int(page.compression),
@@ -284,18 +304,18 @@ def _bytes(value: Any) -> bytes | None:  # noqa: ANN401
         return None
 
 
-def _photoshop_iptc(block: bytes | None) -> bytes | None:
-    """Return the IPTC records in Photoshop's image resources."""
+def _photoshop_resources(block: bytes) -> dict[int, bytes]:
+    """Return the contents of Photoshop's image resources by their codes."""
+    found: dict[int, bytes] = {}
     position = 0
-    while block and position + 12 <= len(block) and block[position : position + 4] == b"8BIM":
+    while position + 12 <= len(block) and block[position : position + 4] == b"8BIM":
         code = int.from_bytes(block[position + 4 : position + 6])
         name = block[position + 6] + 1
         position += 6 + name + name % 2
         length = int.from_bytes(block[position : position + 4])
-        if code == 0x0404:
-            return block[position + 4 : position + 4 + length] or None
+        found.setdefault(code, block[position + 4 : position + 4 + length])
         position += 4 + length + length % 2
-    return None
+    return found
 
 
 def _resolution(tags: Any, orientation: int) -> tuple[tuple[float, float] | None, bool]:  # noqa: ANN401
