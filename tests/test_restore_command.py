@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -300,6 +301,22 @@ def test_a_clean_picture_is_copied_byte_for_byte(run, tmp_path):
     assert (tmp_path / "stamped.png").read_bytes() == (tmp_path / "ramp.png").read_bytes()
     ran = run("restore", tmp_path / "ramp.png", tmp_path / "forced.png", "--task", "denoise", "--json")
     assert ran.json_lines[0]["status"] == "restored"
+
+
+def test_damage_is_warned_of_though_the_picture_is_copied(restore, run, tmp_path):
+    ramp = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, "JPEG", quality=100)
+    jpeg = file.getvalue()
+    more = bytes(range(1, 200))
+    (tmp_path / "long.jpg").write_bytes(jpeg[:-2] + more + jpeg[-2:])
+    for command, status in ((functools.partial(run, "restore"), "copied"), (restore, "restored")):
+        options = FAST if status == "restored" else ()
+        ran = command(tmp_path / "long.jpg", tmp_path / f"{status}.jpg", "--json", *options)
+        outcome = ran.json_lines[0]
+        assert outcome["status"] == status
+        assert outcome["warnings"] == ["the picture may be damaged: it ended before its samples did"]
+        assert "long.jpg" in ran.stderr
 
 
 def test_a_clean_picture_is_written_anew_for_what_a_copy_cannot_give(run, tmp_path):

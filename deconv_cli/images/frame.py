@@ -63,7 +63,9 @@ class Frame:
     stamp
         What to write into the file about what was done to the picture, name and value.
     warnings
-        What could not be kept on reading, a phrase each.
+        What could not be kept on reading, and `doubts`, a phrase each.
+    doubts
+        Signs that the file is damaged, a phrase each, which are told of a mere copy, too.
     """
 
     pixels: Samples
@@ -87,6 +89,7 @@ class Frame:
     duration: float | None = None
     stamp: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def bits_per_sample(self) -> int:

@@ -359,7 +359,7 @@ class _Opened:
             image.load()
             doubts = self._check_jpeg(image) if isinstance(image, JpegImageFile) else ()
             frame = self._with_metadata(_samples(image, self.name), image, metadata, data)
-            frame = replace(frame, warnings=(*frame.warnings, *doubts))
+            frame = replace(frame, warnings=(*doubts, *frame.warnings), doubts=doubts)
             if count > 1 and not (still_first and index == 0):
                 frame = replace(frame, duration=float(image.info.get("duration") or 0))
             yield frame

@@ -115,6 +115,7 @@ class _Copy(NamedTuple):
     """Word that no page needs anything."""
 
     decision: Decision
+    doubts: tuple[str, ...]
 
 
 def _read_pages(
@@ -127,10 +128,12 @@ def _read_pages(
         yield picture
         may_copy = options.may_copy and target == picture.format
         idle: list[Decision] = []
+        doubts: dict[str, None] = {}
         for frame in picture.frames:
             decision = decide_page(frame, options, restorers)
             if may_copy and decision and decision.task is None:
                 idle.append(decision)
+                doubts |= dict.fromkeys(frame.doubts)
                 continue
             if idle:
                 # Only now it is clear that the pages before are needed.
@@ -139,7 +142,7 @@ def _read_pages(
             may_copy, idle = False, []
             yield _Page(frame, decision)
         if idle:
-            yield _Copy(idle[0])
+            yield _Copy(idle[0], tuple(doubts))
 
 
 def written_format(picture: Picture, target_format: str) -> str:
@@ -178,8 +181,8 @@ def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outco
     )
 
 
-def _copied(outcome: Outcome, picture: Picture, decision: Decision) -> Outcome:
-    done = Done.nothing(decision)
+def _copied(outcome: Outcome, picture: Picture, copy: _Copy) -> Outcome:
+    done = dataclasses.replace(Done.nothing(copy.decision), warnings=copy.doubts)
     return dataclasses.replace(_describe(outcome, picture, [done] * picture.count), status="copied")
 
 
@@ -234,7 +237,7 @@ def restore_data(
     first = next(parts)
     if isinstance(first, _Copy):
         file.write(data)
-        outcome = _copied(outcome, picture, first.decision)
+        outcome = _copied(outcome, picture, first)
     else:
         parts = itertools.chain([first], parts)
         warnings = _write(file, restored(), picture, options, target_format)
@@ -470,7 +473,7 @@ class Batch:
             if page is None:
                 break
             if isinstance(page, _Copy):
-                outgoing.outcome = _copied(outgoing.outcome, picture, page.decision)
+                outgoing.outcome = _copied(outgoing.outcome, picture, page)
                 outgoing.writing = self._writers.submit(self._copy, incoming)
                 return
             coming = self._readers.submit(next, incoming.parts, None)
