@@ -156,6 +156,14 @@ def test_premultiplied_tiff_is_divided_by_its_alpha():
     np.testing.assert_array_equal(frame.alpha, samples[..., 3])
 
 
+def test_transparency_is_found_behind_other_extra_channels():
+    pixels, alpha = noise(3), noise(2)
+    frame = read_frame(tiff(np.dstack([pixels, alpha]), photometric="rgb", extrasamples=["unspecified", "unassalpha"]))
+    np.testing.assert_array_equal(frame.alpha, alpha[..., 1])
+    np.testing.assert_array_equal(frame.pixels, pixels)
+    assert frame.warnings == ("extra channels of unspecified meaning were left out",)
+
+
 def test_unspecified_channels_are_reported():
     frame = read_frame(tiff(noise(4), photometric="rgb", extrasamples=["unspecified"]))
     np.testing.assert_array_equal(frame.pixels, noise(4)[..., :3])

@@ -261,10 +261,12 @@ def _complement(samples: Samples) -> Samples:
 
 
 def _alpha(extra: Samples, page: Any) -> tuple[Samples | None, int]:  # noqa: ANN401
+    """Return the first of the extra samples that is transparency, and its kind."""
     kinds = [int(kind) for kind in page.extrasamples][: extra.shape[2]]
-    if not kinds or kinds[0] not in (_PREMULTIPLIED, _STRAIGHT):
+    index = next((index for index, kind in enumerate(kinds) if kind in (_PREMULTIPLIED, _STRAIGHT)), None)
+    if index is None:
         return None, _UNSPECIFIED
-    return np.ascontiguousarray(extra[..., 0]), kinds[0]
+    return np.ascontiguousarray(extra[..., index]), kinds[index]
 
 
 def _divide(pixels: Samples, alpha: Samples) -> Samples:
