@@ -548,6 +548,14 @@ def test_a_sheet_is_as_wide_as_its_pictures_whatever_the_captions(restore, tmp_p
     assert between.min() == 255
 
 
+def test_a_sheet_shows_floats_beyond_1_by_their_range(restore, tmp_path):
+    tifffile.imwrite(tmp_path / "map.tif", data.camera()[:64, :80].astype(np.float32) * 40)
+    restore(tmp_path / "map.tif", tmp_path / "out.tif", "--compare", tmp_path / "sheet.png", "--strength", 0, *FAST)
+    shown = pixels(tmp_path / "sheet.png")[-72:-8]
+    for left in (8, 8 + 240 + 8):
+        np.testing.assert_allclose(shown[:, left : left + 80, 0], data.camera()[:64, :80] * (255 * 40 / 16384), atol=1)
+
+
 @pytest.mark.parametrize("option", ["--compare", "--failed"])
 def test_a_sheet_or_list_replaces_only_what_an_earlier_run_wrote(restore, folder, tmp_path, option):
     out, beside = tmp_path / "out", tmp_path / "beside.png"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deconv_cli.images import Frame, from_float, to_float, without_black, write_atomically
+from deconv_cli.images import Frame, excess, from_float, to_float, without_black, write_atomically
 from deconv_cli.restoration.batch import Seen
 
 CROP, CHOSEN = 400, 1600
@@ -71,14 +71,15 @@ def _centres(before: Frame, after: Frame, scale: int, largest: int) -> tuple[Ima
     """Cut the same part out of both; a smaller picture is enlarged by bicubic interpolation, to be seen beside."""
     side = largest // scale
     top, left = (max(0, length - side) // 2 for length in before.pixels.shape[:2])
-    small = _crop(before, top, left, side)
+    white = excess(before.pixels)
+    small = _crop(before, top, left, side, white)
     name = before.name.rpartition("/")[2] + (f", enlarged {scale} times" if scale > 1 else "")
     enlarged = small.resize((small.width * scale, small.height * scale), Image.Resampling.BICUBIC)
     enlarged.info["name"] = name
-    return enlarged, _crop(after, top * scale, left * scale, side * scale)
+    return enlarged, _crop(after, top * scale, left * scale, side * scale, white)
 
 
-def _crop(frame: Frame, top: int, left: int, side: int) -> Image.Image:
+def _crop(frame: Frame, top: int, left: int, side: int, white: float) -> Image.Image:
     part = frame.map_layers(lambda layer: layer[top : top + side, left : left + side])
     pixels = without_black(part)[0].pixels
-    return Image.fromarray(from_float(to_float(pixels), np.uint8)).convert("RGB")
+    return Image.fromarray(from_float(to_float(pixels) / np.float32(white), np.uint8)).convert("RGB")
