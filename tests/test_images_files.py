@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deconv_cli.errors import DeconvError
-from deconv_cli.images import SUFFIXES, find_pictures, format_of, is_picture, write_atomically
+from deconv_cli.images import SUFFIXES, find_pictures, format_of, is_picture, read_frame, write_atomically
 from deconv_cli.images.atomic import atomic_file
 
 
@@ -51,6 +51,18 @@ def forbid(monkeypatch):
 
 def names(folder, **options):
     return [path.relative_to(folder).as_posix() for path in find_pictures(folder, **options)]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with a name")
+def test_a_pipe_is_refused_with_the_way_out(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = os.open(tmp_path / "pipe", os.O_RDWR)  # Without a writer, to open it would wait for one.
+    os.write(writer, bytes(1000))
+    try:
+        with pytest.raises(DeconvError, match=r"pipe: a pipe cannot be read as a file; .* pipe it into - \(stdin\)"):
+            read_frame(tmp_path / "pipe")
+    finally:
+        os.close(writer)
 
 
 def test_suffixes():

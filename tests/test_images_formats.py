@@ -123,6 +123,17 @@ def test_tiffs_of_other_programs(dtype, layout, compression):
         np.testing.assert_array_equal(read_frame(data).pixels, array)
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_tiffs_compressed_as_webp_are_read(channels):
+    array = samples(channels)
+    extra = ["unassalpha"] if channels == 4 else None
+    options = {"photometric": "rgb", "extrasamples": extra, "compressionargs": {"lossless": True}}
+    frame = read_frame(tiff(array, compression="webp", tile=(16, 16), **options))
+    np.testing.assert_array_equal(frame.pixels, array[..., :3])
+    assert (frame.alpha is not None) == (channels == 4)
+    assert not frame.lossless
+
+
 def test_half_floats_become_floats():
     half = samples(dtype=np.float32).astype(np.float16)
     frame = read_frame(tiff(half))

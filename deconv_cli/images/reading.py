@@ -94,6 +94,8 @@ def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: i
     with ExitStack() as stack:
         with _decoding(name, max_pixels):
             stream = stack.enter_context(_stream(source))
+            if not stream.seekable():
+                raise DeconvError(f"{name}: a pipe cannot be read as a file; save it first, or pipe it into - (stdin)")
             picture = _Opened(stream, name, max_pixels).open()
         yield replace(picture, frames=_guarded(picture.frames, name, max_pixels))
 

@@ -69,7 +69,8 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _SEPARATED = 0, 1, 2, 5
 _UNSPECIFIED, _PREMULTIPLIED, _STRAIGHT = 0, 1, 2
 _JPEG_KINDS = frozenset({6, 7, 34892, 50001, 50002, 34712, 33003, 33005})
 """Lossy compressions."""
-_PLAIN_COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})
+_PLAIN_COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946, 34925, 50000, 50001})
+"""What tifffile decodes: Deflate, LZW and the like, and WebP."""
 _WRITTEN_COMPRESSION = {1: None, 5: "lzw"}
 
 # tifffile reports oddities of files to its log; what matters here raises.
