@@ -33,11 +33,15 @@ MOST_AVERAGES = 512
 SATURATED_MARGIN = 0.15
 """Share of saturated pixels in a patch above what clipping explains: two standard deviations for a flat one."""
 TEXTURED = 1.5
-"""Energy of the quietest patches at low frequencies over that at high ones, for a coefficient, from which they show
-strokes or texture: in white noise it is 0.6, in text 1.7 to 11, in photographs with fine texture and noise up to 5."""
-FEW_LEFT = 0.65
-"""Share of the patches, of which the others are constant or saturated, below which the rest may all be strokes: text on
-white, line art and screenshots leave 0.01 to 0.6, photographs 0.9 and more unless much of them is black or white."""
+"""Energy of the quietest patches at low frequencies over that at high ones, for a coefficient, from which they hold
+more than white noise: it has 0.6, text 1.7 to 11, photographs with fine texture or noise of cameras up to 20."""
+GROWN = 2.5
+"""How many times the level of all patches that is of those which are left when the clipped ones are not counted, from
+which these may all be strokes: of text on white 4 to 300 times, of clipped noise 1 to 2, in the night 3."""
+WITHIN = 1 / 255
+"""Distance from the darkest and the brightest sample of a picture that is within its limits."""
+PLAIN_SHARE = 0.1
+"""Share of patches of one colour within the limits from which a picture is drawn: with noise there are none."""
 
 OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [0.5, -1, 0.5]]) / np.sqrt([[3.0], [2.0], [1.5]])
 """Orthonormal luma and chroma: the mean square of the noise over them is that over red, green and blue."""
@@ -187,12 +191,12 @@ def estimate_strongest_noise(image: NDArray[Any]) -> float:
     >>> round(estimate_strongest_noise((ramp + noise).astype(np.float32)))
     12
     """
-    measures, sampled = _measure(image)
+    measures, plain = _measure(image)
     if not len(measures.brightness):
         return 0.0
     thirds = np.searchsorted(np.quantile(measures.brightness, (1 / 3, 2 / 3)), measures.brightness)
     parts = [_Measures(*(array[thirds == third] for array in measures)) for third in range(3)]
-    return max(root_mean_square(_solve_levels(part, sampled // 3)) for part in parts) * LEVEL_SCALE
+    return max(root_mean_square(_solve_levels(part, plain)) for part in parts) * LEVEL_SCALE
 
 
 def root_mean_square(levels: ArrayLike) -> float:
@@ -250,8 +254,11 @@ class _Measures(NamedTuple):
     noise: NDArray[np.float32]
 
 
-def _measure(image: NDArray[Any]) -> tuple[_Measures, int]:
-    """Measure patches of a picture, none of one that is smaller than a patch; return of how many these were chosen."""
+def _measure(image: NDArray[Any]) -> tuple[_Measures, float]:
+    """Measure patches of a picture, none of one that is smaller than a patch.
+
+    Those that are constant or hold a NaN are left out; what share is constant within the limits comes beside.
+    """
     channels = image[..., None] if image.ndim == 2 else image
     if min(channels.shape[:2]) < PATCH:
         channels = np.zeros((PATCH, PATCH, channels.shape[2]), channels.dtype)
@@ -262,24 +269,28 @@ def _measure(image: NDArray[Any]) -> tuple[_Measures, int]:
         _measure_patches(to_float(sampled[start : start + PATCHES_AT_ONCE]), lowest, highest)
         for start in range(0, len(sampled), PATCHES_AT_ONCE)
     ]
-    return _Measures(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))), len(sampled)
+    measures = _Measures(*(np.concatenate(arrays) for arrays in zip(*(part for part, _ in parts), strict=True)))
+    return measures, sum(plain for _, plain in parts) / len(sampled)
 
 
 def _measure_patches(
     patches: NDArray[np.float32], lowest: NDArray[np.float32], highest: NDArray[np.float32]
-) -> _Measures:
-    """Measure those of the patches (patches x channels x pixels) that are neither constant nor hold a NaN."""
+) -> tuple[_Measures, int]:
+    """Measure patches (patches x channels x pixels), and count those that are constant within the limits."""
     means = patches.mean(2)
     # The picture's own extremes stand for the limits of its format: a scan may well be clipped to 16..235. Where
     # nothing was clipped they are some standard deviations away from any patch and change nothing.
     distances = np.minimum(means - lowest, highest - means)
-    usable = np.isfinite(distances).all(1) & (patches != patches[..., :1]).any((1, 2))
+    constant = (patches == patches[..., :1]).all((1, 2))
+    plain = int(np.count_nonzero(constant & (distances > WITHIN).all(1)))
+    usable = np.isfinite(distances).all(1) & ~constant
     patches = patches[usable]
     saturated = ((patches == lowest) | (patches == highest)).mean(2, dtype=np.float32)
     basis, low = _cosine_transform()
     coefficients = (patches.reshape(-1, PATCH * PATCH) @ basis).reshape(*patches.shape[:2], basis.shape[1])
     energy = np.square(_mix(patches.shape[1]) @ coefficients)
-    return _Measures(means[usable].mean(1), distances[usable], saturated, energy[..., :low].sum(-1), energy[..., low:])
+    texture, noise = energy[..., :low].sum(-1), energy[..., low:]
+    return _Measures(means[usable].mean(1), distances[usable], saturated, texture, noise), plain
 
 
 def _mix(channels: int) -> NDArray[np.float32]:
@@ -305,22 +316,20 @@ class _Estimate(NamedTuple):
     ----------
     levels
         The channels' levels, in units of the pixels; zeros if no patch is left.
-    left
-        Number of patches that are not near the limits.
     textured
-        Whether the quietest of these are not quiet: they hold more than noise does at low frequencies.
+        Whether the quietest patches are not quiet: they hold more than noise does at low frequencies.
     """
 
     levels: NDArray[np.float64]
-    left: int
     textured: bool
 
 
-def _solve_levels(measures: _Measures, sampled: int) -> NDArray[np.float64]:
+def _solve_levels(measures: _Measures, plain: float) -> NDArray[np.float64]:
     """Iterate the channels' levels, in units of the pixels: how much clipping takes from them depends on them.
 
-    Of text on white, the paper is left out as saturated, until nothing but strokes is left, which pass for ever more
-    noise. Then all patches of which there are some say more: those without strokes.
+    Of text on white, the paper is left out as clipped, until nothing but strokes is left, which pass for ever more
+    noise. Then all patches that are not constant say more: some are free of strokes. `plain` is the share of patches of
+    one colour within the limits.
     """
     first = estimate = _estimate(measures, 0.0)
     for _ in range(MAX_PASSES - 1):
@@ -328,7 +337,8 @@ def _solve_levels(measures: _Measures, sampled: int) -> NDArray[np.float64]:
         estimate = _estimate(measures, level)
         if abs(root_mean_square(estimate.levels) - level) <= 0.005 * level:
             break
-    if not estimate.textured or estimate.left > FEW_LEFT * sampled:
+    grown = root_mean_square(estimate.levels) > GROWN * root_mean_square(first.levels)
+    if not estimate.textured or not (grown or plain >= PLAIN_SHARE):
         return estimate.levels
     return np.zeros_like(first.levels) if first.textured else first.levels
 
@@ -345,7 +355,7 @@ def _estimate(measures: _Measures, level: float) -> _Estimate:
         inside &= measures.saturated <= explained + SATURATED_MARGIN
     chosen = np.flatnonzero(inside.all(1))
     if chosen.size == 0:
-        return _Estimate(np.zeros(len(squared_mix)), 0, textured=False)
+        return _Estimate(np.zeros(len(squared_mix)), textured=False)
     kept = np.interp(measures.distances[chosen], means, clipped.variance) @ squared_mix
     texture, noise = measures.texture[chosen], measures.noise
     variances, textures = np.transpose(
@@ -355,7 +365,7 @@ def _estimate(measures: _Measures, level: float) -> _Estimate:
         ]
     )
     low = _cosine_transform()[1]
-    return _Estimate(np.sqrt(variances), chosen.size, textured=textures.sum() > TEXTURED * low * variances.sum())
+    return _Estimate(np.sqrt(variances), textured=textures.sum() > TEXTURED * low * variances.sum())
 
 
 def _quiet_variance(

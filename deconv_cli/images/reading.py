@@ -67,7 +67,9 @@ _DAMAGE = (
 
 
 @contextmanager
-def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]:
+def open_picture(
+    source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS, verify: bool = True
+) -> Iterator[Picture]:
     """Open a picture file of any supported format, told by its content and not by its suffix.
 
     Parameters
@@ -78,6 +80,8 @@ def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: i
         What messages call the picture; by default its path.
     max_pixels
         Refuse larger pictures.
+    verify
+        Look for damage that decoders are silent about; for that, JPEGs are decoded up to three times.
 
     Yields
     ------
@@ -96,16 +100,18 @@ def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: i
             stream = stack.enter_context(_stream(source))
             if not stream.seekable():
                 raise DeconvError(f"{name}: a pipe cannot be read as a file; save it first, or pipe it into - (stdin)")
-            picture = _Opened(stream, name, max_pixels).open()
+            picture = _Opened(stream, name, max_pixels, verify).open()
         yield replace(picture, frames=_guarded(picture.frames, name, max_pixels))
 
 
-def read_frame(source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Frame:
+def read_frame(
+    source: Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS, verify: bool = True
+) -> Frame:
     """Read a file that holds one picture; CMYK becomes sRGB with a warning.
 
     Parameters
     ----------
-    source, name, max_pixels
+    source, name, max_pixels, verify
         See `open_picture`.
 
     Returns
@@ -118,7 +124,7 @@ def read_frame(source: Path | bytes, *, name: str | None = None, max_pixels: int
     DeconvError
         As `open_picture` does, and if the file holds several pictures.
     """
-    with open_picture(source, name=name, max_pixels=max_pixels) as picture:
+    with open_picture(source, name=name, max_pixels=max_pixels, verify=verify) as picture:
         if picture.count > 1:
             raise DeconvError(
                 f"{picture.name}: holds {picture.count} pages or frames; split it into single pictures first"
@@ -181,6 +187,7 @@ class _Opened:
     stream: BinaryIO
     name: str
     max_pixels: int
+    verify: bool
 
     def open(self) -> Picture:
         header = self.stream.read(64)
@@ -359,7 +366,7 @@ class _Opened:
             metadata = _read_metadata(image)
             _mend_transparency(image, data)
             image.load()
-            doubts = self._check_jpeg(image) if isinstance(image, JpegImageFile) else ()
+            doubts = self._check_jpeg(image) if self.verify and isinstance(image, JpegImageFile) else ()
             frame = self._with_metadata(_samples(image, self.name), image, metadata, data)
             frame = replace(frame, warnings=(*doubts, *frame.warnings), doubts=doubts)
             if count > 1 and not (still_first and index == 0):

@@ -75,17 +75,22 @@ def removed_noise(image: NDArray[Any], restore: Callable[[NDArray[Any]], NDArray
     centre = np.ascontiguousarray(image[top : top + SIDE, left : left + SIDE])
     hidden = np.isnan(centre)
     before, after = _squares(centre), _squares(restore(np.where(hidden, centre.dtype.type(MID_GRAY), centre)))
-    means = after.mean(1)
-    usable = (means > DARKEST) & (means < BRIGHTEST) & np.isfinite(before).all(1)
-    before, after = before[usable], after[usable]
-    if len(after) < FEWEST_FLAT:
+    finite, means = np.isfinite(before).all(1), after.mean(1)
+    usable = finite & (means > DARKEST) & (means < BRIGHTEST)
+    if np.count_nonzero(usable) < FEWEST_FLAT:
         return None
+    # Of a page with text the paper is what is flat, though white may have clipped its noise.
+    return _removed(before[usable], after[usable]) or _removed(before[finite], after[finite])
+
+
+def _removed(before: NDArray[np.float32], after: NDArray[np.float32]) -> Removed | None:
+    """Measure what was taken from squares (squares x pixels) where they are flat; None if nowhere, or too much."""
     taken = 255 * np.sqrt(np.square(before - after).mean(1))
     deviation, by_brightness = 255 * after.std(1), np.argsort(after.mean(1), kind="stable")
-    thirds = [part for part in np.array_split(by_brightness, 3) if len(part) >= FEWEST_FLAT]
     typical = _where_flat(taken, deviation)
     if typical is None or typical > MOST_REMOVED:
         return None
+    thirds = [part for part in np.array_split(by_brightness, 3) if len(part) >= FEWEST_FLAT]
     of_thirds = [_where_flat(taken[part], deviation[part]) for part in thirds]
     return Removed(typical, max([typical, *(level for level in of_thirds if level is not None)]))
 

@@ -165,7 +165,8 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
 
     Float samples far beyond 0..1 are brought into that range, as `restore` does.
     """
-    pixels: NDArray[Any] = read_frame(path).pixels
+    # Not verified: a training decodes its pictures again and again, and a damaged one among many does little.
+    pixels: NDArray[Any] = read_frame(path, verify=False).pixels
     if pixels.dtype != np.uint8:
         pixels = from_float(to_float(pixels) / np.float32(excess(pixels)), np.uint8)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
