@@ -981,6 +981,23 @@ def test_values_of_the_wrong_type_or_range_are_refused(values):
         config_from_dict(values, "c.toml")
 
 
+def test_muon_is_refused_where_it_has_nothing_to_do(run, pictures, tmp_path):
+    options = (
+        "--architecture",
+        "rednet",
+        "--blocks",
+        1,
+        "--patch",
+        32,
+        "--steps",
+        1,
+        "--out",
+        tmp_path / "w.safetensors",
+    )
+    ran = run("train", pictures, *options)
+    assert (ran.code, "adamw" in ran.stderr) == (2, True)
+
+
 def test_the_classic_network_is_an_architecture_of_train(run, pictures, tmp_path):
     out = tmp_path / "w.safetensors"
     options = ("--architecture", "rednet", "--widths", "8", "--blocks", "3", "--patch", 32, "--batch", 4)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from deconv_cli.errors import UsageError
 from deconv_cli.network.device import has_fast_bf16
 from deconv_cli.training.config import FitConfig
 
@@ -105,7 +106,13 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def build_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Make the optimisers: Muon for the kernels between head and tail, Adam for the rest; or AdamW or SGD for all."""
+    """Make the optimisers: Muon for the kernels between head and tail, Adam for the rest; or AdamW or SGD for all.
+
+    Raises
+    ------
+    UsageError
+        If there is nothing between head and tail for Muon.
+    """
     if config.optimizer == "adamw":
         return [torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=0.0)]
     if config.optimizer == "sgd":
@@ -115,6 +122,8 @@ def build_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.
     for name, parameter in network.named_parameters():
         outer = name.removeprefix("body.").startswith(("head.", "tail.", "dense."))
         (rest if outer or parameter.ndim < 2 else kernels).append(parameter)
+    if not kernels:
+        raise UsageError("muon is for the layers between the first and the last, and there are none: use adamw")
     return [Muon(kernels, lr=config.lr), torch.optim.Adam(rest, lr=config.adam_lr)]
 
 
