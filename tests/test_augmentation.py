@@ -122,7 +122,8 @@ def pictures(tmp_path_factory):
 
 @pytest.mark.parametrize("name", RESTORATION)
 def test_every_augmentation_changes_the_batch_and_stays_a_function_of_the_step(pictures, name, monkeypatch):
-    monkeypatch.setattr(augmentation, "FLAT_SHARE", 0.5)
+    for share in ("FLAT_SHARE", "TEXT_SHARE"):
+        monkeypatch.setattr(augmentation, share, 0.5)
     plain = TrainConfig(widths=(4,), blocks=(1,), patch=24, batch=8, augment=(), gray_share=0, level_range=(10, 10))
     config, task = dataclasses.replace(plain, augment=(name,)), find_task("denoise")
     first, again = draw_batch(pictures, config, task, 3), draw_batch(pictures, config, task, 3)
@@ -144,6 +145,19 @@ def test_flat_patches_have_one_colour_or_two_and_are_often_saturated(monkeypatch
     saturated = np.mean([np.isin(each, (0, 1)).mean() for each in colours])
     assert saturated == pytest.approx(augmentation.SATURATED_SHARE, abs=0.05)
     assert all(each.shape == patch.shape and each.dtype == patch.dtype for each in drawn)
+
+
+def test_text_is_ink_on_paper_in_some_of_the_patches(monkeypatch):
+    rng, patch = np.random.default_rng(0), np.full((64, 64, 3), 0.3, np.float32)
+    changed = [augmentation.set_text(patch, rng) is not patch for _ in range(500)]
+    assert sum(changed) == pytest.approx(500 * augmentation.TEXT_SHARE, abs=20)
+    monkeypatch.setattr(augmentation, "TEXT_SHARE", 1)
+    printed = [augmentation.set_text(patch, rng) for _ in range(50)]
+    assert all(each.shape == patch.shape and each.dtype == patch.dtype for each in printed)
+    # Between two colours, far enough apart to be read.
+    assert min(np.ptp(each, axis=(0, 1)).max() for each in printed) > 0.2
+    spread = [np.linalg.svd((each - each.mean((0, 1))).reshape(-1, 3), compute_uv=False) for each in printed]
+    assert max(values[1] / values[0] for values in spread) < 1e-3
 
 
 def test_some_of_the_patches_are_made_flat():

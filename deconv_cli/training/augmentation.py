@@ -13,6 +13,7 @@ where the picture is larger than the patch. By name:
 * cutblur: in half of the pairs a rectangle of input and truth exchanged (Yoo et al. 2020, arXiv 2004.00448)
 * flat: some of the pictures are one colour, or two with an edge between, which may be as saturated as none is outdoors;
   half of these are not degraded, whatever the network is told
+* text: some of the pictures are printed text, of which photographs hold next to none
 * border: a quarter of the pairs end at a border, and go on beyond it mirrored, as `restore` continues a picture
 * tilt: turned by up to 15 degrees
 * shift: moved by up to an eighth of the side, the border repeated
@@ -20,15 +21,17 @@ where the picture is larger than the patch. By name:
 
 from __future__ import annotations
 
+import functools
+import string
 from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from deconv_cli.metrics.luma import LUMA
 
-RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur", "flat", "border")
+RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur", "flat", "text", "border")
 """Those that suit restoration: the others interpolate, which would teach the network to blur."""
 CLASSIFICATION = ("flip", "rotate", "colour", "brightness", "mixup", "tilt", "shift")
 PAIRED = ("flip", "rotate", "colour", "border")
@@ -47,6 +50,10 @@ UNTOUCHED_SHARE = 0.5
 """Of the flat patches, those that are not degraded: nothing hides there what a network does to a colour."""
 SATURATED_SHARE = 0.4
 """Of the channels of a flat colour, those that are 0 or 1."""
+TEXT_SHARE = 0.06
+SMALLEST_TYPE, SMALLEST_BOLD, LARGEST_TYPE = 8, 14, 32
+"""Size of letters in pixels."""
+LETTERS = string.ascii_letters + string.digits + string.punctuation + 8 * string.whitespace[0]
 BORDER_SHARE = 0.25
 BORDER_GRID = 8
 """Borders stand on a multiple of this in the degraded patch, which keeps JPEG's blocks where they are."""
@@ -146,6 +153,40 @@ def flatten(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     flat = np.empty_like(patch)
     flat[: max(0, edge)], flat[max(0, edge) :] = colours
     return np.rot90(flat, turns)
+
+
+def set_text(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Replace `TEXT_SHARE` of the S x S x C patches by printed text.
+
+    Of random letters in one size, between light paper and heavy ink of any colour, mostly black on white; a quarter
+    light on dark, half blurred as by a scanner.
+    """
+    if rng.random() >= TEXT_SHARE:
+        return patch
+    ink = _printed(len(patch), rng)[..., None]
+    colours = np.stack((rng.uniform(0.6, 1, patch.shape[2]), rng.uniform(0, 0.5, patch.shape[2])))
+    colours = np.where(rng.random((2, 1)) < 0.7, np.rint(colours), colours).astype(np.float32)
+    paper, black = colours[::-1] if rng.random() < 0.25 else colours
+    text: NDArray[np.float32] = (paper + (black - paper) * ink).astype(np.float32)
+    return text
+
+
+def _printed(side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Print a page of random letters: side x side, 0 on the paper to 1 in the ink."""
+    size = int(rng.integers(SMALLEST_TYPE, LARGEST_TYPE + 1))
+    page = Image.new("L", (side, side))
+    draw, font, bold = ImageDraw.Draw(page), _font(size), int(size >= SMALLEST_BOLD and rng.random() < 0.25)
+    for top in np.arange(-size * rng.random(), side, size * rng.uniform(1.1, 1.8)):
+        line = "".join(LETTERS[index] for index in rng.integers(len(LETTERS), size=3 * side // size))
+        draw.text((float(-size * rng.random()), float(top)), line, 255, font, stroke_width=bold)
+    if rng.random() < 0.5:
+        page = page.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1))))
+    return np.asarray(page, np.float32) / np.float32(255)
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
 
 
 def cutblur(degraded: NDArray[np.float32], clean: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -31,6 +31,7 @@ from deconv_cli.training.augmentation import (
     flatten,
     mirror_border,
     mixing_weight,
+    set_text,
     to_gray,
 )
 from deconv_cli.training.config import TrainConfig
@@ -326,6 +327,8 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
         if "flat" in config.augment:
             photograph, target = target, flatten(target, rng)
             untouched = target is not photograph and config.scale == 1 and rng.random() < UNTOUCHED_SHARE
+        if "text" in config.augment and not untouched:
+            target = set_text(target, rng)
         if twin is None:
             level = rng.uniform(low, high)
         else:
