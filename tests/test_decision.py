@@ -171,6 +171,16 @@ def test_noise_of_scanned_text_is_measured_on_the_paper(paper, least, most):
     assert least < decision.noise_level < most
 
 
+def test_the_paper_tells_of_noise_that_is_not_white():
+    """White has clipped it there, but the rest of the page is strokes."""
+    image = to_float(np.dstack([text(14)] * 3))
+    scan = from_float(add_camera_noise(image, 10, np.random.default_rng(0), CAMERAS["denoised"]), np.uint8)
+    removed = removed_noise(scan, restore_photo)
+    assert removed is not None
+    assert 2 < removed.typical < 12
+    assert decide(Frame(scan), ALL, restore_photo).task == "photo"
+
+
 def test_doubled_pixels_are_no_blocks():
     """Their steps differ by column, too, but from one to the next."""
     assert measure_blocking(np.kron(CLEAN[..., 1], np.ones((2, 2), np.uint8))) == 0

@@ -69,7 +69,7 @@ def run(arguments: Sequence[str] | None = None, streams: Streams | None = None) 
     words = list(sys.argv[1:] if arguments is None else arguments)
     app = build_app(words[:1]) if words and words[0] in COMMANDS else build_app()
     try:
-        _refuse_empty(words)
+        _refuse_empty(words, app)
         app(args=words, prog_name="deconv", obj=streams)
     except SystemExit as stop:
         return int(stop.code or 0)
@@ -85,10 +85,15 @@ def run(arguments: Sequence[str] | None = None, streams: Streams | None = None) 
     return ExitCode.OK
 
 
-def _refuse_empty(words: Sequence[str]) -> None:
+def _refuse_empty(words: Sequence[str], app: typer.Typer) -> None:
     """Refuse an empty argument, which would be the current folder: most often a script's variable that is not set.
 
-    Behind an option it may be meant.
+    Behind an option that takes a value it may be meant.
     """
-    if any(not word and not before.startswith("-") for before, word in pairwise(["", *words])):
+    if "" not in words:
+        return
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    options = commands[words[0]].params if words[0] in commands else ()
+    flags = {name for option in options if getattr(option, "is_flag", False) for name in option.opts}
+    if any(not word and (not before.startswith("-") or before in flags) for before, word in pairwise(["", *words])):
         raise UsageError("an argument is empty; give the name of a file or folder, . for the current folder")
