@@ -230,6 +230,20 @@ def test_exif_tells_the_size_that_is_written(kind, order):
             assert tuple(again[side] for side in sides) == pixels.shape[1::-1]
 
 
+@pytest.mark.parametrize("tag", [b' %s="%d"', b"<%s>%d</%s>"])
+def test_xmp_tells_the_size_that_is_written(tag):
+    sides = {b"tiff:ImageWidth": 0, b"exif:PixelXDimension": 0, b"tiff:ImageLength": 1, b"exif:PixelYDimension": 1}
+
+    def packet(size):
+        tags = b"".join((tag % ((name, size[axis], name)[: tag.count(b"%")])) for name, axis in sides.items())
+        place = (tags, b"") if tag.startswith(b" ") else (b"", tags)
+        return b"<x:xmpmeta><rdf:Description%s tiff:XResolution='720/10'>%s</rdf:Description></x:xmpmeta>" % place
+
+    for kind in HOLDING_EXIF:
+        enlarged = Frame(np.zeros((70, 130, 3), np.uint8), xmp=packet((65, 35)))
+        assert read_frame(encode_frame(enlarged, kind)[0]).xmp == packet((130, 70))
+
+
 def test_exif_that_tells_no_size_or_the_right_one_stays_as_it_is():
     tags = Image.Exif()
     tags[ExifTags.IFD.Exif] = {ExifTags.Base.ExifImageWidth: WIDTH, ExifTags.Base.ExifImageHeight: HEIGHT}

@@ -42,6 +42,10 @@ _XMP_EXTENSION = re.compile(
     rb"""\s*(?:\bxmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<xmpNote:HasExtendedXMP>.*?</xmpNote:HasExtendedXMP>)"""
 )
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))([1-8])""")
+_XMP_SIDES = tuple(
+    re.compile(rb"""((?:%s)(?:\s*=\s*["']|>)\s*)\d+""" % names)
+    for names in (b"tiff:ImageWidth|exif:PixelXDimension", b"tiff:ImageLength|exif:PixelYDimension")
+)
 
 
 def make_upright(exif: bytes) -> tuple[bytes, int | None]:
@@ -75,6 +79,13 @@ def make_xmp_upright(xmp: bytes) -> tuple[bytes, int | None]:
     """Set the orientation in an XMP packet to 1; return the packet and the orientation it had, if any."""
     found = _XMP_ORIENTATION.search(xmp)
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp), int(found[2]) if found else None
+
+
+def xmp_with_size(xmp: bytes, width: int, height: int) -> bytes:
+    """Set width and height in an XMP packet where it has them."""
+    for side, tags in zip((width, height), _XMP_SIDES, strict=True):
+        xmp = tags.sub(rb"\g<1>%d" % side, xmp)
+    return xmp
 
 
 def without_extension(xmp: bytes) -> bytes:

@@ -251,10 +251,12 @@ def _fit(frame: Frame, target: str, what: _Format, encoding: Encoding) -> tuple[
 
 
 def _fit_metadata(frame: Frame, target: str) -> tuple[Frame, str | None]:
-    """Take out what the format cannot hold, and let EXIF say the size that is written."""
+    """Take out what the format cannot hold, and let EXIF and XMP say the size that is written."""
+    height, width = frame.pixels.shape[:2]
     if frame.exif:
-        height, width = frame.pixels.shape[:2]
         frame = replace(frame, exif=exif_block.with_size(frame.exif, width, height))
+    if frame.xmp:
+        frame = replace(frame, xmp=exif_block.xmp_with_size(frame.xmp, width, height))
     lost = [field for field in _METADATA if _is_lost(frame, field, target)]
     if not lost:
         return frame, None
