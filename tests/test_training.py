@@ -325,6 +325,13 @@ def test_time_becomes_a_saved_number_of_steps(run, pictures, tmp_path):
     assert saved["steps"] == ran.json["steps"] >= loop.TIMED_STEPS
 
 
+@given(st.floats(10, 1e5), st.floats(1e-3, 10), st.floats(0, 20))
+def test_steps_and_validations_fill_the_time(time, step, validation):
+    steps = loop.steps_within(time, step, validation)
+    whole = steps * step + steps / loop.steps_between_validations(steps) * validation
+    assert steps == loop.TIMED_STEPS or whole == pytest.approx(time, abs=2 * step + validation)
+
+
 def test_steps_that_are_not_finite_change_nothing_and_stop_the_run_in_the_end(pictures, tmp_path, monkeypatch):
     state = loop.new_state(TINY_CONFIG, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}

@@ -35,7 +35,7 @@ from deconv_cli.training.checkpoint import (
     save_checkpoint,
 )
 from deconv_cli.training.config import TrainConfig
-from deconv_cli.training.data import PictureSet, draw_batch, find_twins, prefetch, read_held_out, split_pictures
+from deconv_cli.training.data import PictureSet, find_twins, prefetch, read_held_out, split_pictures
 from deconv_cli.training.divergence import Divergence, divergence_error
 from deconv_cli.training.gradient_health import GradientWatch, finite
 from deconv_cli.training.optimizer import rate_factor
@@ -193,7 +193,14 @@ def train(
         if not config.steps:
             with within_memory():
                 config = _with_timed_steps(
-                    config, pictures, task, device, parameters=parameters, teacher=guide, max_seconds=max_seconds
+                    config,
+                    pictures,
+                    cases,
+                    task,
+                    device,
+                    parameters=parameters,
+                    teacher=guide,
+                    max_seconds=max_seconds,
                 )
         state = new_state(config, device, parameters)
         state.init = origin
@@ -232,7 +239,7 @@ class Fit:
         """Fit until the last step or until asked to stop, validating and saving on the way."""
         config, steps = self.config, self.config.steps
         record = Record(self.files.record, state.step)
-        every = max(MIN_STEPS_BETWEEN_VALIDATIONS, -(-steps // VALIDATIONS))
+        every = steps_between_validations(steps)
         if state.step == steps:
             log.info(
                 "this training was complete already, at step %d; to train further, start from its weights: --init",
@@ -342,6 +349,7 @@ class Fit:
 def _with_timed_steps(
     config: TrainConfig,
     pictures: PictureSet,
+    cases: list[Case],
     task: Task,
     device: torch.device,
     *,
@@ -349,24 +357,39 @@ def _with_timed_steps(
     teacher: Teacher | None,
     max_seconds: float,
 ) -> TrainConfig:
-    """Turn a time into a number of steps by timing the first ones on a state that is then thrown away.
+    """Turn a time into a number of steps by timing the first ones, and a validation, on a state that is thrown away.
 
     With the number fixed and saved, schedule and resume are as exact as if it had been given.
     """
+    began = time.perf_counter()
     timed = dataclasses.replace(config, steps=TIMED_STEPS)
     state = new_state(timed, device, parameters)
     take_step = find_step(state, timed, task, device, teacher)
-    durations = []
-    for step in range(TIMED_STEPS):
-        batch = draw_batch(pictures, timed, task, step)
-        began = time.perf_counter()
+    ends = []
+    for _, batch in prefetch(pictures, timed, task, range(TIMED_STEPS), device.type):
         take_step(batch)
-        durations.append(time.perf_counter() - began)
+        ends.append(time.perf_counter())
     # The slower first steps, in which memory is allocated, do not speak for the rest.
-    seconds = float(np.mean(durations[TIMED_STEPS // 2 :]))
-    steps = max(TIMED_STEPS, round(max_seconds / seconds))
+    half = TIMED_STEPS // 2
+    seconds = (ends[-1] - ends[half - 1]) / (TIMED_STEPS - half)
+    validate(state.network, cases, task, device, find_precision(config.precision, device))
+    ended = time.perf_counter()
+    steps = steps_within(max_seconds - (ended - began), seconds, ended - ends[-1])
     log.info("%.2f s a step: %d steps fit into %.0f s", seconds, steps, max_seconds)
     return dataclasses.replace(config, steps=steps)
+
+
+def steps_between_validations(steps: int) -> int:
+    """Return after how many steps of a training it is validated and checkpointed; at its end it is, too."""
+    return max(MIN_STEPS_BETWEEN_VALIDATIONS, -(-steps // VALIDATIONS))
+
+
+def steps_within(time_left: float, step: float, validation: float) -> int:
+    """Return how many steps fit into a time, with the validations among them; all of these in seconds."""
+    steps = time_left / (step + validation / MIN_STEPS_BETWEEN_VALIDATIONS)
+    if steps > MIN_STEPS_BETWEEN_VALIDATIONS * VALIDATIONS:
+        steps = (time_left - VALIDATIONS * validation) / step
+    return max(TIMED_STEPS, round(steps))
 
 
 def _resume(
