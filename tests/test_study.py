@@ -527,6 +527,25 @@ def test_every_activation_has_a_style_of_its_own():
     assert len(set(STYLES.values())) == len(STYLES)
 
 
+def test_nothing_is_measured_on_blank_pages(run, pictures, tmp_path):
+    folder, held_out, out = (tmp_path / name for name in ("images", "val", "study"))
+    shutil.copytree(pictures, folder)
+    held_out.mkdir()
+    Image.new("RGB", (1000, 1000), "white").save(folder / "white.png")
+    Image.new("RGB", (64, 64), "white").save(held_out / "white.png")
+    command = ("study", folder, *TINY, "--steps", 2, "--seeds", 1, "--rates", "1e-3", "--activations", "relu")
+    command = (*command, "--task", "decompress,sr", "--val", held_out, "--jobs", 1)
+    ran = run(*command, "--out", tmp_path / "blank")
+    assert ran.code == 1
+    assert "of one colour" in ran.stderr
+    shutil.copy(pictures / "coffee.png", held_out)
+    ran = run(*command, "--out", out)
+    assert ran.code == 0, ran.stderr
+    results = json.loads((out / "results.json").read_text())
+    assert results["crops"]["validation"] == 1
+    assert all(entry["score"] < 60 for entry in results["runs"])
+
+
 def test_tasks_and_upsampling_can_be_crossed(run, pictures, tmp_path):
     out = tmp_path / "study"
     crossed = ("--architecture", "pyramid", "--depth", 2, "--task", "denoise,sr", "--upsampling", "deconv,shuffle")

@@ -74,7 +74,7 @@ class Data:
 def cut_data(folders: Sequence[Path], validation: Path | None, patch: int) -> Data:
     """Cut the crops of a study: random places of random pictures to train on, the middle of those held out.
 
-    Every pixel of the training pictures is equally likely to be cut.
+    Every pixel of the training pictures is equally likely to be cut. Nothing is measured on crops of one colour.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def cut_data(folders: Sequence[Path], validation: Path | None, patch: int) -> Da
     Raises
     ------
     DeconvError
-        If there are no pictures, or none has sides of two patches.
+        If there are no pictures, none has sides of two patches, or all crops are of one colour.
     """
     train_paths, validation_paths = split_pictures(folders, validation)
     side = 2 * patch
@@ -99,8 +99,8 @@ def cut_data(folders: Sequence[Path], validation: Path | None, patch: int) -> Da
     chosen = np.sort(rng.choice(len(pictures), TRAINING_CROPS, p=areas / areas.sum()))
     training = np.stack([_cut(pictures[int(index)], side, rng) for index in chosen])
     training = training[rng.permutation(len(training))]
-    middles = np.stack([_middle(held_out[index], side) for index in range(len(held_out))])
-    return Data(Crops(training), Crops(training[: len(middles)]), Crops(middles))
+    middles = _showing(np.stack([_middle(held_out[index], side) for index in range(len(held_out))]), "validate")
+    return Data(Crops(training), Crops(_showing(training, "train")[: len(middles)]), Crops(middles))
 
 
 def _cut(picture: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -111,6 +111,14 @@ def _cut(picture: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDA
 def _middle(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     top, left = ((length - side) // 2 for length in picture.shape[:2])
     return picture[top : top + side, left : left + side]
+
+
+def _showing(crops: NDArray[np.uint8], what_for: str) -> NDArray[np.uint8]:
+    """Return the crops that are not of one colour, which may be restored exactly: their PSNR would be infinite."""
+    showing: NDArray[np.uint8] = crops[(crops != crops[:, :1, :1]).any((1, 2, 3))]
+    if not len(showing):
+        raise DeconvError(f"all crops of the pictures to {what_for} on are of one colour; give others")
+    return showing
 
 
 @dataclass(frozen=True)
