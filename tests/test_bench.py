@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from skimage import data, restoration
 
@@ -59,6 +60,14 @@ def test_gray_jpeg_of_colour_originals_takes_their_rounded_luma_first(run, colou
     lumas = [np.rint(to_luma(clean)).astype(np.uint8) for clean in read(colour)]
     expected = [deconv.psnr(luma, jpeg(luma, 20)) for luma in lumas]
     assert result["rows"][0]["input_psnr"] == pytest.approx(np.mean(expected), abs=1e-9)
+
+
+def test_the_luma_of_float_originals_is_not_rounded(run, tmp_path, tiny_blind_weights):
+    clean = to_float(data.chelsea()[100:196, 100:196])
+    tifffile.imwrite(tmp_path / "float.tif", clean, photometric="rgb")
+    result = run("bench", tmp_path, "--weights", tiny_blind_weights, "--gray", "--levels", 20, "--json").json
+    luma = to_luma(clean).astype(np.float32)
+    assert result["rows"][0]["input_psnr"] == pytest.approx(deconv.psnr(luma, compress_jpeg(luma, 20)), abs=1e-9)
 
 
 def test_methods_side_by_side_see_the_same_pictures(run, colour, tiny_weights, tmp_path):

@@ -87,7 +87,7 @@ class Conditions:
     scale
         Output side over input side.
     gray
-        Turn colour originals into their luma first (BT.601 studio range, rounded), as papers on gray JPEG do.
+        Turn colour originals into their luma first (BT.601 studio range, integers rounded), as papers on gray JPEG do.
     subsampling
         Of the colour in JPEG; None is the task's own degradation.
     channel
@@ -115,7 +115,8 @@ class Conditions:
         """Read a clean picture, as it is to be degraded: its sides multiples of the scale."""
         pixels = crop_to_multiple(read_frame(path).pixels, self.scale)
         if self.gray and pixels.ndim == 3:
-            return np.rint(to_luma(pixels)).astype(pixels.dtype)
+            luma = to_luma(pixels)
+            return (luma if pixels.dtype == np.float32 else np.rint(luma)).astype(pixels.dtype)
         return pixels
 
     def degrade(self, clean: NDArray[Any], level: float, rng: np.random.Generator) -> Floats:
