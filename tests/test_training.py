@@ -641,6 +641,24 @@ def test_validation_pictures_are_held_out_by_the_hash_of_their_path(tmp_path):
     assert [path.name for path in split_pictures([moved], None)[1]] == [path.name for path in held_out]
 
 
+def test_a_picture_in_folders_that_overlap_is_held_out_of_all_and_counts_once(pictures, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(pictures, folder / "inner")
+    for number in range(28):
+        shutil.copy(pictures / "coffee.png", folder / f"{number}.png")
+    given = [folder, folder / "inner", folder / ".." / "images"]
+    train, held_out = split_pictures(given, None)
+    assert len({path.resolve() for path in held_out}) == len(held_out) == len(split_pictures([folder], None)[1])
+    assert not {path.resolve() for path in train} & {path.resolve() for path in held_out}
+    assert len(train) > len({path.resolve() for path in train})  # Given twice, they weigh twice.
+
+
+def test_pictures_that_are_trained_and_validated_on_are_told(run, pictures, tmp_path):
+    ran = run("train", pictures, *QUICK, "--steps", 1, "--val", pictures, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 0
+    assert f"{pictures}: {len(list(pictures.iterdir()))} of the pictures to validate on are trained on" in ran.stderr
+
+
 def test_what_cannot_be_scored_is_not_held_out_where_there_are_others(tmp_path):
     for number in range(20):
         Image.new("L", (32, 32)).save(tmp_path / f"{number}.png")

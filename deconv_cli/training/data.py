@@ -190,7 +190,7 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
 
     Without a validation folder a tenth of the pictures is held out, 1 to 16 of them, chosen by the hash of the path
     below its folder, so that the choice survives moving the folder and adding pictures. Those that are tiny or damaged
-    are not among them where there are others.
+    are not among them where there are others. A picture that is found twice, since folders overlap, is one.
 
     Raises
     ------
@@ -209,14 +209,28 @@ def split_pictures(folders: Sequence[Path], validation: Path | None) -> tuple[li
         held_out = find_clean(validation)
         if not held_out:
             raise NoPicturesError(f"{validation}: no picture to validate on was found in this folder")
-        return [path for _, path in found], held_out
-    if len(found) == 1:
-        raise DeconvError(f"{folders[0]}: one picture is not enough to train and validate on; add some or give --val")
+        training = [path for _, path in found]
+        warn_of_shared(training, held_out, validation)
+        return training, held_out
     by_hash = sorted(found, key=lambda entry: path_hash(entry[0]))
-    count = min(MAX_VALIDATION, max(1, len(found) // 10))
-    fit = itertools.islice((path for _, path in by_hash if _can_be_scored(path)), count)
-    held_out = sorted(fit) or sorted(path for _, path in by_hash[:count])
-    return [path for _, path in found if path not in set(held_out)], held_out
+    distinct = {os.path.realpath(path): path for _, path in by_hash}
+    if len(distinct) == 1:
+        raise DeconvError(f"{folders[0]}: one picture is not enough to train and validate on; add some or give --val")
+    count = min(MAX_VALIDATION, max(1, len(distinct) // 10))
+    fit = itertools.islice(filter(_can_be_scored, distinct.values()), count)
+    held_out = sorted(fit) or sorted(itertools.islice(distinct.values(), count))
+    held_out_too = set(map(os.path.realpath, held_out))
+    return [path for _, path in found if os.path.realpath(path) not in held_out_too], held_out
+
+
+def warn_of_shared(training: Iterable[Path], held_out: Iterable[Path], validation: Path) -> None:
+    """Warn of pictures to validate on that are trained on, too."""
+    if shared := len(set(map(os.path.realpath, training)) & set(map(os.path.realpath, held_out))):
+        log.warning(
+            "%s: %d of the pictures to validate on are trained on, too; the scores do not tell how well others do",
+            validation,
+            shared,
+        )
 
 
 def path_hash(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from deconv_cli.training.augmentation import (
     turn_and_mirror,
 )
 from deconv_cli.training.config import ClassifyConfig
-from deconv_cli.training.data import find_clean, path_hash, read_rgb8
+from deconv_cli.training.data import find_clean, path_hash, read_rgb8, warn_of_shared
 from deconv_cli.training.run_files import is_run_folder
 
 HELD_OUT = 5
@@ -122,6 +123,7 @@ def read_labelled(folder: Path, validation: Path | None, side: int) -> tuple[Lab
         others = find_classes(validation)
         if different := ", ".join(sorted(set(others) ^ set(found))):
             raise UsageError(f"{validation}: its classes are not those of {folder}: {different}")
+        warn_of_shared(itertools.chain(*found.values()), itertools.chain(*others.values()), validation)
         training = _read(folder, found, side)
         held_out = _read(validation, {name: others[name] for name in found}, side)
     return _label(training), _label(held_out)
