@@ -912,6 +912,16 @@ def test_a_result_that_memory_does_not_suffice_for_fails_alone(restore, folder, 
     assert "standard input: memory does not suffice for the result" in ran.stderr
 
 
+def test_a_picture_that_the_network_fails_on_is_named(restore, folder, tmp_path, monkeypatch):
+    def never(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Restorer, "_run_tile", never)
+    ran = restore(folder / "0.png", folder / "1.png", tmp_path / "out", *FAST)
+    assert ran.code == 1
+    assert f"error: {folder / '1.png'}: memory does not suffice even for small tiles" in ran.stderr
+
+
 def test_a_picture_that_memory_does_not_suffice_to_look_at_fails_alone(run, folder, tmp_path, monkeypatch):
     def scarce(*_):
         raise MemoryError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from deconv_cli._version import __version__
-from deconv_cli.errors import DeconvError
+from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import MAX_PIXELS, Encoding, Frame, excess, without_black, without_hidden
 from deconv_cli.images.tiff import GEOMETRY_TAGS
 from deconv_cli.restoration.decision import Decision, decide
@@ -140,7 +140,7 @@ def decide_page(frame: Frame, options: Options, restorers: Restorers) -> Decisio
     DeconvError
         If memory does not suffice, or a trial fails.
     """
-    with _within_memory(frame):
+    with _naming(frame):
         if not options.decides:
             return None
         return decide(_as_seen(frame), restorers.tasks, lambda pixels: restorers.of("photo").restore(pixels).pixels)
@@ -165,14 +165,19 @@ def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, 
     UsageError
         If the options do not go with the weights.
     """
-    with _within_memory(frame):
+    with _naming(frame):
         return _restore_page(frame, decision, restorers, options)
 
 
 @contextlib.contextmanager
-def _within_memory(frame: Frame) -> Iterator[None]:
+def _naming(frame: Frame) -> Iterator[None]:
+    """Say which picture it is that something fails on: what restores arrays does not know."""
     try:
         yield
+    except UsageError:
+        raise
+    except DeconvError as error:
+        raise DeconvError(f"{frame.name}: {error}") from error
     except MemoryError as error:
         raise DeconvError(f"{frame.name}: memory does not suffice for the result") from error
 
@@ -296,7 +301,7 @@ def _keep_on_the_map(frame: Frame, done: Done, *, changed: bool) -> tuple[Frame,
 def _check_inside(frame: Frame, crop: Crop) -> None:
     height, width = frame.pixels.shape[:2]
     if crop.x + crop.width > width or crop.y + crop.height > height:
-        raise DeconvError(f"{frame.name}: the part to crop lies outside its {width} x {height} pixels")
+        raise DeconvError(f"the part to crop lies outside its {width} x {height} pixels")
 
 
 def cut(frame: Frame, crop: Crop | None) -> Frame:
