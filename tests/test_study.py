@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from deconv_cli.errors import DiskFullError
 from deconv_cli.network.activations import ACTIVATIONS
 from deconv_cli.study import run as run_module
 from deconv_cli.study import study as study_module
@@ -108,6 +111,37 @@ def test_stopping_leaves_what_is_finished(pictures, tmp_path, jobs):
     assert not study_module.study([pictures], tmp_path, settings, jobs=jobs, stop=stop)
     assert 2 <= len(list((tmp_path / "runs").iterdir())) < 13
     assert study_module.study([pictures], tmp_path, settings)
+
+
+def test_an_error_amid_a_study_does_not_wait_for_the_runs_that_are_left(pictures, tmp_path, monkeypatch):
+    futures = []
+
+    class Threads(ThreadPoolExecutor):
+        def __init__(self, jobs, *_):
+            super().__init__(jobs)
+
+        def submit(self, *what):
+            futures.append(super().submit(*what))
+            return futures[-1]
+
+    def fill(*_):
+        raise DiskFullError("the disk is full")
+
+    monkeypatch.setattr(study_module, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(study_module._Worker, "carry_out", lambda run: time.sleep(0.05) or {"score": run.rate})
+    rates = tuple(number / 1000 for number in range(1, 41))
+    settings = Settings(("relu",), depths=(4,), width=4, steps=4, sweep_steps=2, patch=16, batch=2, rates=rates)
+    with pytest.raises(DiskFullError):
+        study_module.study([pictures], tmp_path, settings, jobs=2, report=fill)
+    assert sum(future.cancelled() for future in futures) > 20
+
+
+def test_a_study_takes_the_processors_of_its_container_not_of_the_machine(run, pictures, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("deconv_cli.network.container.thread_limit", lambda: 3)
+    monkeypatch.setattr(study_module, "study", lambda *_, jobs, **__: given.append(jobs))
+    run("study", pictures, "--out", tmp_path / "study")
+    assert given == [3]
 
 
 def test_what_is_given_twice_is_done_once(run, pictures, tmp_path):

@@ -149,6 +149,7 @@ def study(
     values = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }
+    from deconv_cli.network.container import thread_limit
     from deconv_cli.study.arms import Settings
     from deconv_cli.study.study import study as carry_out
 
@@ -166,7 +167,7 @@ def study(
             where,
             settings,
             validation=val,
-            jobs=jobs or os.cpu_count() or 1,
+            jobs=jobs or thread_limit() or os.cpu_count() or 1,
             report=tell,
             stop=stop,
         )

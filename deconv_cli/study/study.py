@@ -253,7 +253,7 @@ class _Carrier:
         stopping = context.Event()
         arguments = (self.files.crops, self.settings, stopping)
         pool = ProcessPoolExecutor(self.jobs, context, _Worker.start, arguments)
-        with pool:
+        try:
             waiting = {pool.submit(_Worker.carry_out, run): run for run in runs}
             while waiting:
                 finished, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
@@ -272,6 +272,10 @@ class _Carrier:
                             "a process of the study was killed, perhaps for want of memory; the same command goes on,"
                             " with fewer --jobs"
                         ) from error
+        finally:
+            # Whatever ended this, such as a full disk: nobody takes the results of the runs that are left.
+            stopping.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def _read_result(path: Path) -> dict[str, Any] | None:
