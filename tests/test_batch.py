@@ -187,6 +187,24 @@ def test_after_a_full_disk_nothing_more_is_begun_and_resume_does_it(restore, fol
     assert ran.json_lines[-1]["summary"] == {"complete": done, "restored": len(not_done)}
 
 
+@pytest.mark.parametrize(("available", "most"), [(2, 0), (100, 2)])
+def test_what_memory_has_no_room_for_is_not_decoded_ahead(restore, folder, tmp_path, monkeypatch, available, most):
+    decoded, ahead = [], []
+    decide_page, restore_page = batch_module.decide_page, batch_module.restore_page
+
+    def restore_slowly(*page):
+        time.sleep(0.1)
+        ahead.append(len(decoded) - len(ahead) - 1)
+        return restore_page(*page)
+
+    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    monkeypatch.setattr(memory, "picture_bytes", lambda *_: 1)
+    monkeypatch.setattr(batch_module, "decide_page", lambda *page: decoded.append(page) or decide_page(*page))
+    monkeypatch.setattr(batch_module, "restore_page", restore_slowly)
+    assert restore(folder, tmp_path / "out", *FAST).code == 0
+    assert max(ahead) == most
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "bmp", "tiff", "gif", "avif", "jp2"])
 def test_writing_notices_a_full_disk_in_every_format(kind, tmp_path, monkeypatch):

@@ -398,17 +398,23 @@ class Batch:
             for pool in (self._readers, self._writers):
                 pool.shutdown(cancel_futures=True)
 
-    def _read_ahead(self, remaining: Iterator[Job]) -> None:
-        """Open the next files, and let those be decoded that the memory has room for; the first one always."""
-        while len(self._incoming) <= self.jobs_beside and (job := next(remaining, None)) is not None:
+    def _read_ahead(self, remaining: Iterator[Job], in_hand: int = 0) -> None:
+        """Open the next files, and let those be decoded that the memory has room for.
+
+        The first one always, unless one is `in_hand`, which takes so many bytes.
+        """
+        most = self.jobs_beside if in_hand else self.jobs_beside + 1
+        while len(self._incoming) < most and (job := next(remaining, None)) is not None:
             self._incoming.append(self._open(job))
         for incoming in self._incoming:
             if incoming.first or not incoming.picture:
                 continue
-            in_use = sum(other.needed for other in self._incoming) + sum(other.needed for other in self._outgoing)
+            beside = sum(other.needed for other in self._incoming) + sum(other.needed for other in self._outgoing)
+            in_use = in_hand + beside
             picture, scale = incoming.picture, self.restorers.scale_for(self.options.task, self.options.scale)
             needed = memory.picture_bytes(picture.width, picture.height, picture.bytes_per_pixel, scale)
-            if in_use and in_use + needed > self._budget and incoming is not self._incoming[0]:
+            must = not in_hand and incoming is self._incoming[0]
+            if in_use and in_use + needed > self._budget and not must:
                 return
             incoming.needed = needed
             incoming.first = self._readers.submit(next, incoming.parts)
@@ -477,7 +483,7 @@ class Batch:
                 outgoing.writing = self._writers.submit(self._copy, incoming)
                 return
             coming = self._readers.submit(next, incoming.parts, None)
-            self._read_ahead(remaining)
+            self._read_ahead(remaining, outgoing.needed)
             frame, done = self._run_network(page)
             all_done.append(done)
             del page
