@@ -187,6 +187,22 @@ def test_after_a_full_disk_nothing_more_is_begun_and_resume_does_it(restore, fol
     assert ran.json_lines[-1]["summary"] == {"complete": done, "restored": len(not_done)}
 
 
+def test_of_a_document_that_cannot_be_written_no_more_pages_are_restored(restore, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    tifffile.imwrite(tmp_path / "in.tif", rng.integers(0, 256, (20, 48, 48), np.uint8), photometric="minisblack")
+    restored, restore_page = [], batch_module.restore_page
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic._Unnumbered, "write", full)
+    monkeypatch.setattr(batch_module, "restore_page", lambda *page: restored.append(page) or restore_page(*page))
+    ran = restore(tmp_path / "in.tif", tmp_path / "out.tif", *FAST)
+    assert ran.code == 1
+    assert "cannot be written (No space left on device)" in ran.stderr
+    assert len(restored) < 10
+
+
 @pytest.mark.parametrize(("available", "most"), [(2, 0), (100, 2)])
 def test_what_memory_has_no_room_for_is_not_decoded_ahead(restore, folder, tmp_path, monkeypatch, available, most):
     decoded, ahead = [], []

@@ -277,14 +277,21 @@ class _Feed:
         self._pages: queue.Queue[Frame | DeconvError | None] = queue.Queue(maxsize=1)
         self.writing: Future[Any] | None = None
 
-    def put(self, page: Frame | DeconvError | None) -> None:
-        """Hand on a page, None at the end, or the error that there will be no more because of."""
+    def put(self, page: Frame | DeconvError | None) -> bool:
+        """Hand on a page, None at the end, or the error that there will be no more because of.
+
+        Returns
+        -------
+        bool
+            False if nobody takes it, since the writing has failed.
+        """
         while not (self.writing and self.writing.done()):
             try:
                 self._pages.put(page, timeout=0.2)
             except queue.Full:
                 continue
-            return
+            return True
+        return False
 
     def __iter__(self) -> Iterator[Frame]:
         while (page := self._pages.get()) is not None:
@@ -490,7 +497,8 @@ class Batch:
             if self._feed is None:
                 self._feed = _Feed()
                 outgoing.writing = self._feed.writing = self._writers.submit(self._write, incoming, self._feed)
-            self._feed.put(frame)
+            if not self._feed.put(frame):
+                break
             del frame
         if self._feed:
             self._feed.put(None)
