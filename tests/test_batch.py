@@ -803,6 +803,25 @@ def test_colours_under_transparency_do_not_bleed_into_the_edge(run, tmp_path):
     assert np.array_equal(result.pixels[~inside], colour[~inside])
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "kept"),
+    [
+        ("restore", ("--task", "denoise", "--noise-level", 20), True),
+        ("restore", ("--task", "denoise", "--noise-level", 20, "--crop", "8,8,32,32"), False),
+        ("restore", ("--crop", "8,8,32,32"), False),
+        ("restore", ("--scale", 2), False),
+        ("degrade", ("--scale", 2), False),
+    ],
+)
+def test_tags_that_place_a_picture_on_a_map_go_with_the_pixels(run, tmp_path, command, options, kept):
+    flat, tag = np.full((64, 64, 3), 128, np.uint8), (33550, 12, 3, (1.5, 2.5, 0.0), True)
+    tifffile.imwrite(tmp_path / "in.tif", flat, photometric="rgb", metadata=None, extratags=[tag])
+    ran = run(command, tmp_path / "in.tif", tmp_path / "out.tif", *options)
+    assert ran.code == 0, ran.stderr
+    assert (33550 in [tag[0] for tag in read_frame(tmp_path / "out.tif").tags]) is kept
+    assert ("place the picture on a map were dropped" in ran.stderr) is not kept
+
+
 def framed(picture, below):
     """Encode a picture within a transparent frame 48 pixels wide, with such values below that."""
     colour = np.broadcast_to(below, (256, 256, 3)).astype(np.uint8)

@@ -17,6 +17,7 @@ from deconv_cli.degradation.jpeg import Subsampling, compress_jpeg
 from deconv_cli.degradation.noise import MAX_NOISE_LEVEL, add_gaussian_noise
 from deconv_cli.errors import DeconvError, UsageError, unknown_name
 from deconv_cli.images import Frame, crop_to_multiple, downscale, encode_frame, from_float, read_frame, to_float
+from deconv_cli.images.tiff import off_the_map
 
 Noise = Callable[[NDArray[np.float32], float, np.random.Generator], NDArray[np.float32]]
 
@@ -156,4 +157,4 @@ def _shrink(frame: Frame, scale: int) -> Frame:
         return from_float(downscale(to_float(crop_to_multiple(samples, scale)), scale), samples.dtype)
 
     alpha = None if frame.alpha is None else shrunk(frame.alpha)
-    return dataclasses.replace(frame, pixels=shrunk(frame.pixels), alpha=alpha)
+    return off_the_map(dataclasses.replace(frame, pixels=shrunk(frame.pixels), alpha=alpha))

@@ -34,7 +34,7 @@ _LEFT_OUT = {
 IPTC_RESOURCE, PATHS = 0x0404, range(2000, 3000)
 """Photoshop's image resources that hold IPTC records, and those that hold clipping paths."""
 _EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965
-GEOMETRY_TAGS = frozenset({33550, 33922, 34264})
+_GEOMETRY_TAGS = frozenset({33550, 33922, 34264})
 """Tags that tie pixel coordinates to a map."""
 
 _STORAGE = (
@@ -349,6 +349,15 @@ def _kept_tags(tags: Any) -> Iterator[tuple[int, int, int, Any]]:  # noqa: ANN40
         except Exception:  # noqa: BLE001, S112 - whatever a damaged tag makes tifffile raise costs that tag alone
             continue
         yield code, kind, count, value
+
+
+def off_the_map(frame: Frame) -> Frame:
+    """Drop, with a warning, the tags that would tie other pixels than those they were written for to a map."""
+    tags = tuple(tag for tag in frame.tags if tag[0] not in _GEOMETRY_TAGS)
+    if len(tags) == len(frame.tags):
+        return frame
+    warning = "the tags that place the picture on a map were dropped: its pixels are others"
+    return replace(frame, tags=tags, warnings=(*frame.warnings, warning))
 
 
 def _unpacked(kind: int, count: int, value: bytes, order: str) -> bytes | tuple[Any, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import MAX_PIXELS, Encoding, Frame, excess, without_black, without_hidden
-from deconv_cli.images.tiff import GEOMETRY_TAGS
+from deconv_cli.images.tiff import off_the_map
 from deconv_cli.restoration.decision import Decision, decide
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _restore_page(
     )
     if options.stamp:
         restored = dataclasses.replace(restored, stamp=_facts(done, precision, options))
-    return _keep_on_the_map(restored, done, changed=scale > 1 or window is not None)
+    return off_the_map(restored) if scale > 1 else restored, done
 
 
 def _facts(done: Done, precision: str, options: Options) -> tuple[tuple[str, str], ...]:
@@ -289,15 +289,6 @@ def _as_seen(frame: Frame) -> Frame:
     return dataclasses.replace(frame, pixels=without_hidden(frame.pixels, frame.alpha))
 
 
-def _keep_on_the_map(frame: Frame, done: Done, *, changed: bool) -> tuple[Frame, Done]:
-    """Drop tags that would tie the pixels to the wrong places."""
-    if not changed or not any(tag[0] in GEOMETRY_TAGS for tag in frame.tags):
-        return frame, done
-    tags = tuple(tag for tag in frame.tags if tag[0] not in GEOMETRY_TAGS)
-    warning = "the tags that place the picture on a map were dropped: its pixels are others"
-    return dataclasses.replace(frame, tags=tags), dataclasses.replace(done, warnings=(*done.warnings, warning))
-
-
 def _check_inside(frame: Frame, crop: Crop) -> None:
     height, width = frame.pixels.shape[:2]
     if crop.x + crop.width > width or crop.y + crop.height > height:
@@ -315,7 +306,8 @@ def cut(frame: Frame, crop: Crop | None) -> Frame:
     if crop is None:
         return frame
     _check_inside(frame, crop)
-    return frame.map_layers(lambda layer: layer[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width].copy())
+    rows, columns = slice(crop.y, crop.y + crop.height), slice(crop.x, crop.x + crop.width)
+    return off_the_map(frame.map_layers(lambda layer: layer[rows, columns].copy()))
 
 
 class _Window:
