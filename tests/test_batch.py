@@ -822,6 +822,17 @@ def test_tags_that_place_a_picture_on_a_map_go_with_the_pixels(run, tmp_path, co
     assert ("place the picture on a map were dropped" in ran.stderr) is not kept
 
 
+@pytest.mark.parametrize("command", ["restore", "degrade"])
+def test_transparency_in_float_keeps_to_its_range(run, tmp_path, command):
+    picture = np.full((64, 64, 4), 0.5, np.float32)
+    picture[..., 3] = 0
+    picture[20:40, 20:40, 3] = 1
+    tifffile.imwrite(tmp_path / "in.tif", picture, photometric="rgb", extrasamples=["unassalpha"])
+    assert run(command, tmp_path / "in.tif", tmp_path / "out.tif", "--scale", 2).code == 0
+    alpha = read_frame(tmp_path / "out.tif").alpha
+    assert (alpha.min(), alpha.max()) == (0, 1)
+
+
 def framed(picture, below):
     """Encode a picture within a transparent frame 48 pixels wide, with such values below that."""
     colour = np.broadcast_to(below, (256, 256, 3)).astype(np.uint8)

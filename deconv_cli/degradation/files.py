@@ -153,8 +153,9 @@ def _shrink(frame: Frame, scale: int) -> Frame:
     if min(frame.pixels.shape[:2]) < scale:
         raise DeconvError(f"{frame.name}: too small to be shrunk {scale} times")
 
-    def shrunk(samples: NDArray[Any]) -> NDArray[Any]:
-        return from_float(downscale(to_float(crop_to_multiple(samples, scale)), scale), samples.dtype)
+    def shrunk(samples: NDArray[Any]) -> NDArray[np.float32]:
+        return downscale(to_float(crop_to_multiple(samples, scale)), scale)
 
-    alpha = None if frame.alpha is None else shrunk(frame.alpha)
-    return off_the_map(dataclasses.replace(frame, pixels=shrunk(frame.pixels), alpha=alpha))
+    pixels, alpha = shrunk(frame.pixels), frame.alpha
+    alpha = None if alpha is None else from_float(np.clip(shrunk(alpha), 0, 1), alpha.dtype)
+    return off_the_map(dataclasses.replace(frame, pixels=from_float(pixels, frame.pixels.dtype), alpha=alpha))

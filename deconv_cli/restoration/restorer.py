@@ -226,7 +226,7 @@ class Restorer:
             hidden = alpha == 0
             pixels[hidden] = image[hidden]
         elif alpha is not None:
-            alpha = from_float(upscale(to_float(alpha), scale), alpha.dtype)
+            alpha = from_float(np.clip(upscale(to_float(alpha), scale), 0, 1), alpha.dtype)
         engine, precision = self.runner.ran
         return Restored(pixels, level, precision, engine, self.runner.fallback, alpha)
 
