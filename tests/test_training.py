@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import tomllib
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -651,6 +652,23 @@ def test_a_picture_in_folders_that_overlap_is_held_out_of_all_and_counts_once(pi
     assert len({path.resolve() for path in held_out}) == len(held_out) == len(split_pictures([folder], None)[1])
     assert not {path.resolve() for path in train} & {path.resolve() for path in held_out}
     assert len(train) > len({path.resolve() for path in train})  # Given twice, they weigh twice.
+
+
+def test_of_what_is_held_out_only_the_crops_stay_in_memory(pictures, tmp_path, monkeypatch):
+    held_out, kept, alive = tmp_path / "val", [], []
+    held_out.mkdir()
+    shutil.copy(pictures / "coffee.png", held_out)
+    keep = PictureSet._keep
+
+    def note(self, index, picture):
+        kept.append(weakref.ref(picture))
+        keep(self, index, picture)
+
+    monkeypatch.setattr(PictureSet, "_keep", note)
+    config = dataclasses.replace(TINY_CONFIG, steps=2)
+    out = tmp_path / "w.safetensors"
+    loop.train([pictures], out, config, validation=held_out, report=lambda _: alive.append(kept[0]() is not None))
+    assert alive == [False, False]
 
 
 def test_pictures_that_are_trained_and_validated_on_are_told(run, pictures, tmp_path):

@@ -185,6 +185,7 @@ def train(
     parameters = initial_parameters(init, config) if init and not resume else None
     guide = find_teacher(teacher, config, device, self_ensemble=self_ensemble) if teacher else None
     fingerprint = pictures.fingerprint + held_out.fingerprint + (teacher.sha256[:16] if teacher else "")
+    del held_out  # Whole pictures, in memory; all that is needed of them now are the crops.
     files.make_folder()
     if resume:
         state = _resume(resume, files, config, fingerprint, device, origin=origin)

@@ -154,7 +154,7 @@ def centre_crop(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
     """Cut the middle of a picture: at most `CROP` a side, a multiple of the network's stride and scale."""
     height, width = (min(CROP, side) // multiple * multiple for side in picture.shape[:2])
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return picture[top : top + height, left : left + width]
+    return picture[top : top + height, left : left + width].copy()  # Without the rest of the picture.
 
 
 @torch.inference_mode()
