@@ -38,6 +38,19 @@ def run_openvino(path, x):
     return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **in_float})([x])[0]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not tell what is mapped")
+def test_the_file_that_is_compared_is_not_mapped_when_it_is_removed(tmp_path, tiny_weights, monkeypatch):
+    mapped, compare = [], export_module.compare
+
+    def look(*arguments):
+        mapped.extend(line for line in Path("/proc/self/maps").read_text().splitlines() if "model.bin" in line)
+        return compare(*arguments)
+
+    monkeypatch.setattr(export_module, "compare", look)
+    export_module.export(load_weights(tiny_weights), tmp_path / "m.xml", "openvino", "fp32")
+    assert not mapped
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize(
     ("model_format", "suffix", "runs"), [("onnx", "onnx", run_onnx), ("openvino", "xml", run_openvino)]
