@@ -98,6 +98,12 @@ def test_weights_keep_a_row_of_their_own_whatever_their_file_is_called(run, colo
         assert [row["method"] for row in result["rows"]] == [*map(str, files), "tv"]
 
 
+def test_names_of_weights_are_shown_as_they_are(run, colour, tiny_weights, tmp_path):
+    weights = shutil.copy(tiny_weights, tmp_path / "mine[best].safetensors")
+    rows = run("bench", colour, "--weights", weights, "--levels", 20).text.splitlines()
+    assert any(row.split()[:2] == ["20", "mine[best]"] for row in rows)
+
+
 def test_markdown(run, colour, tiny_weights):
     lines = run("bench", colour, "--weights", tiny_weights, "--levels", 25, "--markdown").text.splitlines()
     assert lines[0].startswith("| noise level (sigma on 0..255) | method | input PSNR (dB) |")

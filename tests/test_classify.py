@@ -176,6 +176,14 @@ def test_a_damaged_picture_leaves_no_class_without_held_out_ones(run, digits, tm
     assert f"{others / '3'}: no picture of this class can be read" in ran.stderr
 
 
+def test_names_of_classes_are_shown_as_they_are(run, digits, tmp_path):
+    for digit, name in (("3", "cats[old]"), ("4", "dogs")):
+        shutil.copytree(digits / "val" / digit, tmp_path / "animals" / name)
+    ran = run("train", tmp_path / "animals", *SMALL, "--steps", 1, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 0, ran.stderr
+    assert ran.text.count("cats[old]") == 2
+
+
 def test_an_interrupted_training_says_how_far_it_came(run, digits, tmp_path, monkeypatch):
     take = classification.classifier_step
 

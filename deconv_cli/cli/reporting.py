@@ -124,11 +124,12 @@ def cells_table(cells: Iterable[Sequence[str]]) -> Table:
     """Make a table of cells, the headings first."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     headings, *rows = cells
     table = Table(box=box.SIMPLE_HEAD)
     for heading in headings:
         table.add_column(heading, justify="left" if heading in WORDS else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # Names of weights may hold what rich would take for its marks.
     return table

@@ -398,12 +398,13 @@ def _train_classifier(streams: Streams, request: _Request, toml: dict[str, Any],
 def _confusion_table(confusion: Confusion) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, title="held-out pictures: true class by predicted class")
     for heading in ("", *confusion.classes, "recall"):
-        table.add_column(heading, justify="right")
+        table.add_column(Text(heading), justify="right")
     for name, row in zip(confusion.classes, confusion.matrix, strict=True):
-        table.add_row(name, *map(str, row), f"{confusion.recalls[name]:.1%}")
+        table.add_row(Text(name), *map(str, row), f"{confusion.recalls[name]:.1%}")
     table.caption = f"{confusion.accuracy:.2%} right, balanced recall {confusion.balanced_recall:.2%}"
     return table
 
