@@ -83,7 +83,7 @@ class Encoding:
     quality
         1 to 100 for the lossy formats, no matter to the others. By default a JPEG gets 95, or the quality that the
         picture had as a JPEG if that was higher; WebP, AVIF, JPEG 2000 and JPEG XL are lossless if the picture's file
-        was, else they get 95.
+        was, else they get 95. An AVIF of 8 bits is not quite: at 100, the conversion to luma and chroma rounds.
     metadata
         ``strip`` leaves out EXIF, XMP, IPTC, resolution, text, tags and the ICC profile; the colours are converted to
         sRGB first, so that they stay what they were.
