@@ -262,6 +262,25 @@ def test_what_goes_through_a_pipe_refuses_the_options_of_files(restore, noisy_fo
     assert not out.exists()
 
 
+def test_resume_is_proposed_only_where_it_can_be_given(restore, noisy_folder, tmp_path):
+    out, sheet, picture = tmp_path / "out.png", tmp_path / "sheet.png", noisy_folder / "cat.png"
+    for path in (out, sheet):
+        path.write_bytes(b"mine")
+    stdin = picture.read_bytes()
+    for refused in (
+        restore(picture, out, *FAST),
+        restore("-", out, *FAST, stdin=stdin),
+        restore("-", "-", "--compare", sheet, *FAST, stdin=stdin),
+        restore(picture, tmp_path / "other.png", "--compare", sheet, *FAST),
+    ):
+        assert refused.code == 2
+        assert "already there" in refused.stderr
+        assert "--overwrite" in refused.stderr
+        assert "--resume" not in refused.stderr
+    (tmp_path / "cat.png").write_bytes(b"mine")
+    assert "--resume" in restore(picture, tmp_path, *FAST).stderr
+
+
 def test_pipes(restore, noisy_folder, tmp_path):
     picture = (noisy_folder / "cat.png").read_bytes()
     piped = restore("-", "-", "--json", *FAST, stdin=picture)

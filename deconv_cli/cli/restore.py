@@ -456,8 +456,12 @@ class Request:
         """Refuse to replace files, unless asked to; what --resume may replace, its record tells."""
         from deconv_cli.restoration import planning
 
-        if not (self.overwrite or self.resume):
+        if self.overwrite or self.resume:
+            return
+        if self.to_file or self.output == PIPE:  # There is no record to resume by.
             planning.refuse_existing(targets)
+        else:
+            planning.refuse_existing(targets, "use --overwrite to replace or --resume to continue")
 
     def refuse_pictures_beside(self, jobs: list[Job]) -> None:
         """Refuse a sheet, or a list of failures, that would take the place of an input or of a result."""

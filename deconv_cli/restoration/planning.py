@@ -183,9 +183,7 @@ def _refuse_collisions(every: Sequence[Job]) -> None:
         raise UsageError(f"several inputs would become one output: {_listed(doubled)}")
 
 
-def refuse_existing(
-    targets: Iterable[Path], way_out: str = "use --overwrite to replace or --resume to continue"
-) -> None:
+def refuse_existing(targets: Iterable[Path], way_out: str = "use --overwrite to replace") -> None:
     """Refuse to replace files.
 
     Raises
