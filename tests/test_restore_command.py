@@ -281,6 +281,15 @@ def test_resume_is_proposed_only_where_it_can_be_given(restore, noisy_folder, tm
     assert "--resume" in restore(picture, tmp_path, *FAST).stderr
 
 
+def test_a_suffix_beside_the_name_of_a_file_is_refused(run, restore, noisy_folder, tmp_path):
+    picture, out = noisy_folder / "cat.png", tmp_path / "out.png"
+    degraded = run("degrade", picture, out, "--noise-level", 5, "--suffix", "-x")
+    for ran in (restore(picture, out, "--suffix", "-x", *FAST), degraded):
+        assert ran.code == 2
+        assert "--suffix is for results in a folder" in ran.stderr
+    assert not out.exists()
+
+
 def test_pipes(restore, noisy_folder, tmp_path):
     picture = (noisy_folder / "cat.png").read_bytes()
     piped = restore("-", "-", "--json", *FAST, stdin=picture)

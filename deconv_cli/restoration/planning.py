@@ -62,7 +62,7 @@ def plan(
     ------
     UsageError
         If the format is unknown or contradicts the output's suffix, a result would overwrite an input, two results
-        would be one file, or the output is a file and would have to be a folder.
+        would be one file, the output is a file and would have to be a folder, or it is one and `suffix` has no use.
     """
     extension = _extension(output_format)
     if any(separator in suffix for separator in "/\\\0"):
@@ -70,6 +70,8 @@ def plan(
     _refuse_foreign_format(inputs, output)
     if not listed and is_single_file(inputs, output):
         refuse_other_format(output, output_format)
+        if suffix:
+            raise UsageError(f"{output}: --suffix is for results in a folder; leave it out, or give a folder")
         jobs = [Job(inputs[0], output, format=format_of(output) or "same")]
     elif exists(output) and not is_folder(output):
         raise UsageError(f"{output}: is a file; the last argument is OUTPUT, and must be a folder here")
@@ -170,7 +172,7 @@ def _refuse_collisions(every: Sequence[Job]) -> None:
     sources = set().union(*(identities(job.source) for job in jobs))
     itself = [str(job.target) for job in jobs if not sources.isdisjoint(identities(job.target))]
     if itself:
-        raise UsageError(f"would overwrite an input: {_listed(itself)}; give another output or --suffix")
+        raise UsageError(f"would overwrite an input: {_listed(itself)}; give another output, or a folder with --suffix")
     # Compared without case, since some file systems do not tell a.png from A.png.
     targets = [os.path.realpath(job.target) for job in jobs]
     counts = Counter(target.casefold() for target in targets)
