@@ -236,7 +236,7 @@ def test_bad_folders_and_options_are_refused(run, digits, tmp_path):
     assert "did you mean 'tilt'" in refused(digits / "val", "--task", "classify", "--augment", "tild")
     assert "--max-time" in refused(digits / "val", "--task", "classify", "--max-time", "1m")
     assert "--noise-level" in refused(digits / "val", "--task", "classify", "--noise-level", "0:10")
-    assert "loss" in refused(digits / "val", "--task", "classify", "--loss", "l1")
+    assert "--loss: not for" in refused(digits / "val", "--task", "classify", "--loss", "l1")
     (one / "empty").mkdir()
     ran = run("train", one, "--task", "classify", *out)
     assert ran.code == 3

@@ -457,6 +457,7 @@ def test_the_level_of_pairs_is_noise_and_never_called_a_quality(pictures, tmp_pa
         (("--optimizer", "adam"), "valid: adamw, muon, sgd"),
         (("--noise-level", "50:10"), "LOW:HIGH"),
         (("--quality", "10:40"), "--task decompress"),
+        (("--imbalance", "weights"), "--imbalance: not for --task denoise"),
         (("--noise-level", "loud"), "--noise-level"),
         (("--noise-level", "0:inf"), "HIGH <= 255"),
         (("--task", "decompress", "--quality", "5:120"), "1 <= LOW <= HIGH <= 100"),
@@ -513,9 +514,9 @@ def test_flags_win_over_toml_and_unknown_keys_are_errors(run, pictures, tmp_path
 def test_resuming_with_other_values_is_refused(run, pictures, tmp_path):
     out = tmp_path / "w.safetensors"
     assert run("train", pictures, *TINY, "--steps", 2, "--out", out).code == 0
-    ran = run("train", pictures, "--out", out, "--resume", "auto", "--activation", "tanh")
+    ran = run("train", pictures, "--out", out, "--resume", "auto", "--activation", "tanh", "--noise-level", "0:50")
     assert ran.code == 2
-    assert "activation" in ran.stderr
+    assert "other values of --activation, --noise-level;" in ran.stderr
 
 
 def test_init_starts_from_given_weights(run, pictures, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -242,6 +242,7 @@ def train(
         "seed": seed,
     }
     given = {key: value for key, value in flags.items() if value is not None}
+    _refuse_unsuited(given, kind)
     request = _Request(
         folders=folders,
         validation=val,
@@ -444,6 +445,21 @@ def _level_range(task: str, noise_level: str | None, quality: str | None) -> lis
     return None
 
 
+def _refuse_unsuited(given: Collection[str], task: str) -> None:
+    """Refuse options that the task has no use for, before they are called unknown keys of a configuration."""
+    from deconv_cli.training.config import ClassifyConfig, TrainConfig
+
+    known = {field.name for field in fields(ClassifyConfig if task == "classify" else TrainConfig)}
+    if unsuited := [_option(key, task) for key in given if key not in known]:
+        raise UsageError(f"{', '.join(unsuited)}: not for --task {task}")
+
+
+def _option(key: str, task: str) -> str:
+    """Return what users call a value of the configuration on the command line."""
+    renamed = {"layout": "architecture", "level_range": "quality" if task == "decompress" else "noise-level"}
+    return "--" + renamed.get(key, key).replace("_", "-")
+
+
 def _settings(request: _Request, toml: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
     """Return the configuration: flags win over the file, and that over the weights to start from."""
     from deconv_cli.network.bundled import load_by_name
@@ -491,8 +507,9 @@ def _config_to_resume(
     named = now if config else given
     changed = [key for key in named if before[key] != now[key] and not (key == "steps" and not now[key])]
     if changed:
+        names = [_option(key, saved.task) if key in given else key for key in changed]
         raise UsageError(
-            f"{checkpoint}: was made with other values of {', '.join(changed)}; leave them out to resume, or start anew"
+            f"{checkpoint}: was made with other values of {', '.join(names)}; leave them out to resume, or start anew"
             " with --init"
         )
     return saved
