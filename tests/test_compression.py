@@ -514,6 +514,14 @@ def test_fast_takes_the_bundled_int8_weights_and_says_so(run, bundled, tmp_path)
     assert "--fast" in both.stderr
 
 
+def test_fast_says_nothing_of_weights_that_only_measure(run, tmp_path):
+    """A trial looks for hidden noise by weights that are not there in int8, and something else restores, or nothing."""
+    Image.fromarray(data.chelsea()[100:196, 100:228]).save(tmp_path / "worn.jpg", quality=15)
+    ran = run("restore", "--fast", "--json", tmp_path / "worn.jpg", tmp_path / "out.png")
+    assert ran.json_lines[0]["weights"] == "decompress-int8"
+    assert "no weights in int8" not in ran.stderr
+
+
 def test_a_processor_without_int8_computes_the_same_in_float(rounded, monkeypatch):
     def in_int8(engine):
         nodes = engine._request.get_compiled_model().get_runtime_model().get_ordered_ops()

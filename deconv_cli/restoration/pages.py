@@ -143,7 +143,11 @@ def decide_page(frame: Frame, options: Options, restorers: Restorers) -> Decisio
     with _naming(frame):
         if not options.decides:
             return None
-        return decide(_as_seen(frame), restorers.tasks, lambda pixels: restorers.of("photo").restore(pixels).pixels)
+        return decide(
+            _as_seen(frame),
+            restorers.tasks,
+            lambda pixels: restorers.of("photo", to_measure=True).restore(pixels).pixels,
+        )
 
 
 def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, options: Options) -> tuple[Frame, Done]:

@@ -469,8 +469,15 @@ class Restorers:
         self.only = Restorer(weights, device=device, precision=precision, engine=engine) if weights else None
         self.bundled = bundled_weights()
 
-    def of(self, task: str, scale: int | None = None) -> Restorer:
+    def of(self, task: str, scale: int | None = None, *, to_measure: bool = False) -> Restorer:
         """Return the network for a task, and for a scale if the task has several.
+
+        Parameters
+        ----------
+        task, scale
+            What to undo.
+        to_measure
+            What it restores is looked at only: nobody needs to know that ``--fast`` does not make it faster.
 
         Raises
         ------
@@ -479,7 +486,7 @@ class Restorers:
         """
         with self._loading:
             restorer = self.only or cached_restorer(
-                self._bundled_for(find_task(task), scale), self.device, self.precision, self.engine
+                self._bundled_for(find_task(task), scale, tell=not to_measure), self.device, self.precision, self.engine
             )
         restorer.require(task, scale)
         return restorer
@@ -489,15 +496,15 @@ class Restorers:
         with contextlib.suppress(Exception):  # Whatever it is, running the network tells, or goes on with another.
             find_engines(self.engine, self.device, "fp32")[0].require()
 
-    def _bundled_for(self, task: Task, scale: int | None) -> str:
+    def _bundled_for(self, task: Task, scale: int | None, *, tell: bool) -> str:
         if not self.fast:
             return own_weights(task, scale)
         name = task.weights_name(scale)
         if name + FAST in self.bundled:
             return name + FAST
-        if name not in self._told:
+        if tell and name not in self._told:
             log.warning("no weights in int8 are bundled for %s: the full ones restore it, not --fast", name)
-        self._told.add(name)
+            self._told.add(name)
         return own_weights(task, scale)
 
     def scale_for(self, task: str, scale: int | None = None) -> int:
