@@ -222,6 +222,15 @@ def test_what_needs_nothing_and_is_not_copied_is_called_rewritten(run, tmp_path)
         assert (ran.json_lines[0]["status"], ran.json_lines[0]["task"]) == ("rewritten", None)
 
 
+def test_a_quality_is_nothing_to_a_lossless_file(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "clean.png").write_bytes(encoded(CLEAN))
+    (tmp_path / "in" / "clean.jpg").write_bytes(encoded(CLEAN, 98))
+    ran = run("restore", tmp_path / "in", tmp_path / "out", "--quality", 80, "--json")
+    assert [line["status"] for line in ran.json_lines[:-1]] == ["rewritten", "copied"]
+    assert (tmp_path / "out" / "clean.png").read_bytes() == (tmp_path / "in" / "clean.png").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
 def test_blocks_show_where_there_was_a_jpeg_and_only_there(name):
     """The grid may lie anywhere. These pictures of scikit-image have never been JPEGs."""

@@ -8,10 +8,11 @@ from deconv_cli.images.paths import SUFFIXES, find_pictures, format_of, is_pictu
 from deconv_cli.images.reading import MAX_PIXELS, open_picture, read_frame, read_size
 from deconv_cli.images.resampling import crop_to_multiple, downscale, upscale
 from deconv_cli.images.samples import excess, from_float, is_gray, to_float
-from deconv_cli.images.writing import FORMATS, Encoding, check_pages, encode_frame, write_frames
+from deconv_cli.images.writing import FORMATS, LOSSLESS, Encoding, check_pages, encode_frame, write_frames
 
 __all__ = [
     "FORMATS",
+    "LOSSLESS",
     "MAX_PIXELS",
     "SUFFIXES",
     "Encoding",

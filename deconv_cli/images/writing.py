@@ -69,6 +69,8 @@ _FORMATS = {
 }
 FORMATS = tuple(_FORMATS)
 """The formats that can be written."""
+LOSSLESS = frozenset({"png", "bmp", "tiff", "gif"})
+"""Those that have no quality."""
 
 _LONGEST = {("jpg", "exif"): 65_533, ("jpg", "xmp"): 65_504, ("jpg", "iptc"): 65_500, ("jpg", "comment"): 65_533}
 """Bytes that fit into one JPEG segment."""

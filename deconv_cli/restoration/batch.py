@@ -126,7 +126,7 @@ def _read_pages(
         target = written_format(picture, target_format)
         check_pages(name, target, picture.count, animated=picture.animated)
         yield picture
-        may_copy = options.may_copy and target == picture.format
+        may_copy = target == picture.format and options.may_copy(target)
         idle: list[Decision] = []
         doubts: dict[str, None] = {}
         for frame in picture.frames:

@@ -12,7 +12,7 @@ import numpy as np
 
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError, UsageError
-from deconv_cli.images import MAX_PIXELS, Encoding, Frame, excess, without_black, without_hidden
+from deconv_cli.images import LOSSLESS, MAX_PIXELS, Encoding, Frame, excess, without_black, without_hidden
 from deconv_cli.images.tiff import off_the_map
 from deconv_cli.restoration.decision import Decision, decide
 
@@ -86,10 +86,10 @@ class Options:
         """Whether every page is looked at to find out what it needs."""
         return self.task == self.noise_level == "auto"
 
-    @property
-    def may_copy(self) -> bool:
+    def may_copy(self, kept_format: str) -> bool:
         """Whether a file that needs nothing and keeps its format can be copied."""
-        return self.decides and self.quality is None and self.metadata == "keep" and self.crop is None
+        same_quality = self.quality is None or kept_format in LOSSLESS
+        return self.decides and same_quality and self.metadata == "keep" and self.crop is None
 
 
 @dataclass(frozen=True)
