@@ -290,6 +290,20 @@ def test_a_suffix_beside_the_name_of_a_file_is_refused(run, restore, noisy_folde
     assert not out.exists()
 
 
+def test_a_dash_where_there_is_no_pipe_does_not_become_a_name(run, restore, noisy_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture = noisy_folder / "cat.png"
+    for ran in (
+        restore(picture, "out", "--failed", "-", *FAST),
+        run("degrade", picture, "-", "--noise-level", 5),
+        run("degrade", "-", "out.png", "--noise-level", 5),
+        run("score", picture, picture, "--csv", "-"),
+    ):
+        assert ran.code == 2
+        assert "error: -: nothing is read from or written to a pipe here" in ran.stderr
+    assert list(tmp_path.iterdir()) == [noisy_folder]
+
+
 def test_pipes(restore, noisy_folder, tmp_path):
     picture = (noisy_folder / "cat.png").read_bytes()
     piped = restore("-", "-", "--json", *FAST, stdin=picture)

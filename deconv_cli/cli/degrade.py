@@ -74,6 +74,7 @@ def degrade(
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     if len(paths) < 2:
         raise UsageError("give at least one INPUT, and an OUTPUT at the end")
+    shared.refuse_dash(*paths)
     _refuse_idle(shared.given(context))
     from deconv_cli.degradation.files import Degradation
     from deconv_cli.restoration import planning

@@ -129,6 +129,18 @@ def require_weights_path(path: Path) -> None:
         raise UsageError(f"{path}: weights are written as safetensors; give a name that ends in .safetensors")
 
 
+def refuse_dash(*paths: Path | None) -> None:
+    """Refuse ``-`` where there is no pipe: a file or folder would get that name.
+
+    Raises
+    ------
+    UsageError
+        If it is given.
+    """
+    if Path("-") in paths:
+        raise UsageError("-: nothing is read from or written to a pipe here; give the name of a file")
+
+
 def require_table_path(path: Path, *inputs: Path) -> None:
     """Refuse a table that cannot be written or would replace a picture, before any work is done.
 
@@ -139,6 +151,7 @@ def require_table_path(path: Path, *inputs: Path) -> None:
     """
     from deconv_cli.images import is_picture
 
+    refuse_dash(path)
     if is_picture(path) or any(path.exists() and given.exists() and path.samefile(given) for given in inputs):
         raise UsageError(f"--csv {path}: that is the name of a picture; give a .csv file")
     if path.is_dir() or not path.parent.is_dir():

@@ -139,7 +139,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="FILE|-",
-            help="Read names of further inputs from a file or stdin, a line each. They keep their places below the"
+            help="Read names of further pictures from a file or stdin, a line each. They keep their places below the"
             " folder that they have in common.",
             show_default=False,
             rich_help_panel=FILES,
@@ -266,6 +266,7 @@ def restore(
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     if len(paths) < 2 and files_from is None:
         raise UsageError("give at least one INPUT, and an OUTPUT at the end")
+    shared.refuse_dash(failed)
     _require_numbers({"--strength": strength, "--luma": luma, "--chroma": chroma})
     if metadata not in ("keep", "strip"):
         raise unknown_name("metadata", metadata, ("keep", "strip"))
