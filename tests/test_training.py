@@ -808,6 +808,24 @@ def test_the_command_to_try_next_can_be_pasted(run, pictures, tmp_path):
     assert f"try them: deconv restore --weights '{out}' INPUT OUTPUT" in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('steps = "many"', "steps must be an integer, not 'many'"),
+        ("lr = true", "lr must be a number, not True"),
+        ("skips = 1", "skips must be true or false, not 1"),
+        ("widths = 16", "widths must be an array, not 16"),
+        ("task = 3", "task must be a string, not 3"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_words(run, pictures, tmp_path, line, problem):
+    config = tmp_path / "mine.toml"
+    config.write_text(line)
+    ran = run("train", pictures, "--config", config, "--out", tmp_path / "w.safetensors")
+    assert ran.code == 2
+    assert ran.stderr == f"error: {config}: {problem}\n"
+
+
 def test_time_given_wins_over_steps_of_a_configuration_and_excludes_steps_given(run, pictures, tmp_path):
     config = tmp_path / "config.toml"
     config.write_text(tomli_w.dumps(dataclasses.replace(TINY_CONFIG, steps=2).to_dict()))

@@ -309,6 +309,9 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot read the configuration ({error})") from error
 
 
+_TOML_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "an array"}
+
+
 def _as_type_of(default: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - TOML values
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         return tuple(_as_type_of(default[0] if default else 0, entry, name) for entry in value)
@@ -316,4 +319,4 @@ def _as_type_of(default: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - T
         return float(value)
     if type(value) is type(default):
         return value
-    raise UsageError(f"{name} must be a {type(default).__name__}, not {value!r}")
+    raise UsageError(f"{name} must be {_TOML_TYPES[type(default)]}, not {value!r}")
