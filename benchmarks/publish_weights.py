@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--summary", required=True, help="a line for `deconv models list`")
     parser.add_argument("--data-terms", required=True, help="terms of the training data, for the card")
     parser.add_argument("--limits", required=True, help="what the weights are not good at, for the card")
+    parser.add_argument("--origin", default="", help="what was compressed first, if it is not bundled now")
     parser.add_argument("--history", default="", help="how the weights came about before this training")
     parser.add_argument("--bench", type=Path, nargs="+", required=True, help="folders to measure on")
     parser.add_argument("--against", nargs="*", default=[], help="classical methods, and files of weights, to compare")
@@ -109,7 +110,7 @@ def card(weights: Weights, results: list[dict[str, Any]], sha256: str, arguments
         f" pixel of the result; levels of {', '.join(map(str, architecture.widths))} channels with"
         f" {', '.join(map(str, architecture.blocks))} blocks; activation {architecture.activation};"
         f" {'int8 and ' if weights.quantization else ''}float16 on disk.",
-        compression(weights) if "compression" in recipe else training(weights),
+        compression(weights, arguments.origin) if "compression" in recipe else training(weights),
         *([f"* {arguments.history}"] if arguments.history else []),
         f"* Training data: {arguments.data_terms}",
         f"* Limits: {arguments.limits}",
@@ -145,14 +146,14 @@ def training(weights: Weights) -> str:
     )
 
 
-def compression(weights: Weights) -> str:
-    """Say in a line of the card from which bundled weights `deconv compress` made these, and how."""
+def compression(weights: Weights, origin: str) -> str:
+    """Say in a line of the card from which weights `deconv compress` made these, and how."""
     done: dict[str, Any] = weights.recipe["compression"]
     chain = [done]
     while "earlier" in chain[0]:
         chain.insert(0, chain[0]["earlier"])
     sha256 = chain[0]["of"]
-    origin = next(name for name, entry in bundled_weights().items() if entry.sha256 == sha256)
+    origin = origin or next(name for name, entry in bundled_weights().items() if entry.sha256 == sha256)
     sources = [origin, *(f"step{number}.safetensors" for number in range(1, len(chain)))]
     results = [*(f" --out {source}" for source in sources[1:]), ""]
     commands = [
