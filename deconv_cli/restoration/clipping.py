@@ -59,8 +59,11 @@ def clipping_bias(
         counts = _count_around(clipped == limit).ravel()
         near = np.flatnonzero(counts)
         means = inwards * (restored.ravel()[near] - limit) / sigma
-        at = np.clip((means - table.first) / table.step, 0, ENTRIES - 1).astype(np.intp)
-        bias[near] += inwards * sigma * table.moved[at] * np.minimum(1, counts[near] / table.enough[at])
+        place = np.clip((means - table.first) / table.step, 0, ENTRIES - 1)
+        at = np.minimum(place.astype(np.intp), ENTRIES - 2)
+        beyond = place - at.astype(np.float32)
+        moved = table.moved[at] + beyond * (table.moved[at + 1] - table.moved[at])
+        bias[near] += inwards * sigma * moved * np.minimum(1, counts[near] / table.enough[at])
     return bias.reshape(restored.shape)
 
 
