@@ -59,11 +59,8 @@ def clipping_bias(
         counts = _count_around(clipped == limit).ravel()
         near = np.flatnonzero(counts)
         means = inwards * (restored.ravel()[near] - limit) / sigma
-        place = np.clip((means - table.first) / table.step, 0, ENTRIES - 1)
-        at = np.minimum(place.astype(np.intp), ENTRIES - 2)
-        beyond = place - at.astype(np.float32)
-        moved = table.moved[at] + beyond * (table.moved[at + 1] - table.moved[at])
-        bias[near] += inwards * sigma * moved * np.minimum(1, counts[near] / table.enough[at])
+        moved, enough = table.read(means)
+        bias[near] += inwards * sigma * moved * np.minimum(1, counts[near] / enough)
     return bias.reshape(restored.shape)
 
 
@@ -84,6 +81,14 @@ class _Table(NamedTuple):
     step: float
     moved: NDArray[np.float32]
     enough: NDArray[np.float32]
+
+    def read(self, means: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return `moved` and `enough` at the means, without steps: rounding in the network must not show."""
+        place = np.clip((means - self.first) / self.step, 0, ENTRIES - 1)
+        at = np.minimum(place.astype(np.intp), ENTRIES - 2)
+        beyond = place - at.astype(np.float32)
+        moved, enough = (values[at] + beyond * (values[at + 1] - values[at]) for values in (self.moved, self.enough))
+        return moved, enough
 
 
 @functools.cache
