@@ -47,21 +47,23 @@ class _Format:
     palette: bool = False
     animation: bool = False
     pages: bool = False
+    lossless: bool = False
 
 
 _FORMATS = {
-    "png": _Format("PNG", _ALL_BUT_TAGS, (8, 16), palette=True, animation=True),
+    "png": _Format("PNG", _ALL_BUT_TAGS, (8, 16), palette=True, animation=True, lossless=True),
     "jpg": _Format("JPEG", _ALL_BUT_TAGS - {"chunks"}, alpha=False, black=True),
     "webp": _Format("WebP", frozenset({"icc", "exif", "xmp"}), gray=False, animation=True),
-    "bmp": _Format("BMP", frozenset({"dpi"}), alpha=False, palette=True),
+    "bmp": _Format("BMP", frozenset({"dpi"}), alpha=False, palette=True, lossless=True),
     "tiff": _Format(
         "TIFF",
         frozenset({"icc", "exif", "xmp", "iptc", "dpi", "tags"}),
         (8, 16, 32),
         black=True,
         pages=True,
+        lossless=True,
     ),
-    "gif": _Format("GIF", frozenset({"comment"}), palette=True, animation=True),
+    "gif": _Format("GIF", frozenset({"comment"}), palette=True, animation=True, lossless=True),
     "avif": _Format("AVIF", frozenset({"icc", "exif", "xmp"}), (8, 10, 12), gray=False, animation=True),
     "jp2": _Format("JPEG 2000", frozenset({"icc", "exif", "xmp"}), tuple(range(8, 17))),
     "jxl": _Format("JPEG XL", frozenset({"icc", "exif", "xmp"}), (8, 16, 32)),
@@ -69,7 +71,7 @@ _FORMATS = {
 }
 FORMATS = tuple(_FORMATS)
 """The formats that can be written."""
-LOSSLESS = frozenset({"png", "bmp", "tiff", "gif"})
+LOSSLESS = frozenset(name for name, what in _FORMATS.items() if what.lossless)
 """Those that have no quality."""
 
 _LONGEST = {("jpg", "exif"): 65_533, ("jpg", "xmp"): 65_504, ("jpg", "iptc"): 65_500, ("jpg", "comment"): 65_533}
