@@ -160,6 +160,17 @@ def test_text_is_ink_on_paper_in_some_of_the_patches(monkeypatch):
     assert max(values[1] / values[0] for values in spread) < 1e-3
 
 
+def test_text_is_as_much_larger_as_the_result(monkeypatch):
+    monkeypatch.setattr(augmentation, "TEXT_SHARE", 1)
+    patch = np.zeros((128, 128, 1), np.float32)
+
+    def edges(scale):
+        rng = np.random.default_rng(0)
+        return np.mean([np.abs(np.diff(augmentation.set_text(patch, rng, scale), axis=1)).mean() for _ in range(40)])
+
+    assert edges(1) / edges(3) > 2
+
+
 def test_some_of_the_patches_are_made_flat():
     rng, patch = np.random.default_rng(0), np.full((4, 4, 1), 0.3, np.float32)
     share = np.mean([augmentation.flatten(patch, rng) is not patch for _ in range(3000)])

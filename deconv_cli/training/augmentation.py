@@ -52,7 +52,7 @@ SATURATED_SHARE = 0.4
 """Of the channels of a flat colour, those that are 0 or 1."""
 TEXT_SHARE = 0.06
 SMALLEST_TYPE, SMALLEST_BOLD, LARGEST_TYPE = 8, 14, 32
-"""Size of letters in pixels."""
+"""Size of letters in pixels of the degraded picture."""
 LETTERS = string.ascii_letters + string.digits + string.punctuation + 8 * string.whitespace[0]
 BORDER_SHARE = 0.25
 BORDER_GRID = 8
@@ -155,15 +155,15 @@ def flatten(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     return np.rot90(flat, turns)
 
 
-def set_text(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Replace `TEXT_SHARE` of the S x S x C patches by printed text.
+def set_text(patch: NDArray[np.float32], rng: np.random.Generator, scale: int = 1) -> NDArray[np.float32]:
+    """Replace `TEXT_SHARE` of the S x S x C patches by printed text, `scale` times as large as what it is made small to.
 
     Of random letters in one size, between light paper and heavy ink of any colour, mostly black on white; a quarter
     light on dark, half blurred as by a scanner.
     """
     if rng.random() >= TEXT_SHARE:
         return patch
-    ink = _printed(len(patch), rng)[..., None]
+    ink = _printed(len(patch), rng, scale)[..., None]
     colours = np.stack((rng.uniform(0.6, 1, patch.shape[2]), rng.uniform(0, 0.5, patch.shape[2])))
     colours = np.where(rng.random((2, 1)) < 0.7, np.rint(colours), colours).astype(np.float32)
     paper, black = colours[::-1] if rng.random() < 0.25 else colours
@@ -171,9 +171,9 @@ def set_text(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
     return text
 
 
-def _printed(side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _printed(side: int, rng: np.random.Generator, scale: int) -> NDArray[np.float32]:
     """Print a page of random letters: side x side, 0 on the paper to 1 in the ink."""
-    size = int(rng.integers(SMALLEST_TYPE, LARGEST_TYPE + 1))
+    size = int(rng.integers(SMALLEST_TYPE * scale, LARGEST_TYPE * scale + 1))
     page = Image.new("L", (side, side))
     draw, font, bold = ImageDraw.Draw(page), _font(size), int(size >= SMALLEST_BOLD and rng.random() < 0.25)
     for top in np.arange(-size * rng.random(), side, size * rng.uniform(1.1, 1.8)):

@@ -342,7 +342,7 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
             photograph, target = target, flatten(target, rng)
             untouched = target is not photograph and config.scale == 1 and rng.random() < UNTOUCHED_SHARE
         if "text" in config.augment and not untouched:
-            target = set_text(target, rng)
+            target = set_text(target, rng, config.scale)
         if twin is None:
             level = rng.uniform(low, high)
         else:
