@@ -43,8 +43,9 @@ def main() -> None:
     print(f"| pixels | input | {' | '.join(arguments.weights)} |\n|{'---|' * (2 + len(restorers))}")
     for size in SIZES:
         page = print_page(size, scale, arguments.typeface)
+        given: list[tuple[np.ndarray, float | str]]
         if scale > 1:
-            given: list[tuple[np.ndarray, float | str]] = [(from_float(shrink(to_float(page), scale), np.uint8), "auto")]
+            given = [(from_float(shrink(to_float(page), scale), np.uint8), "auto")]
         elif arguments.noise:
             given = [(scan(page, level), level) for level in LEVELS]
         else:

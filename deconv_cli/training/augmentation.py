@@ -156,7 +156,7 @@ def flatten(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
 
 
 def set_text(patch: NDArray[np.float32], rng: np.random.Generator, scale: int = 1) -> NDArray[np.float32]:
-    """Replace `TEXT_SHARE` of the S x S x C patches by printed text, `scale` times as large as what it is made small to.
+    """Replace `TEXT_SHARE` of the S x S x C patches by printed text, `scale` times as large.
 
     Of random letters in one size, between light paper and heavy ink of any colour, mostly black on white; a quarter
     light on dark, half blurred as by a scanner.
