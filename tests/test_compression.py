@@ -390,6 +390,16 @@ def test_weights_trained_on_pairs_are_warned_of(run, weights, pictures, tmp_path
     assert f"warning: {source}: trained on the pairs of scans, but compressed" in ran.stderr
 
 
+def test_what_is_left_out_or_shared_is_warned_of_once(run, file, pictures, tmp_path, short_timing):
+    """Pictures are looked at before the compression, in it, and by every fine-tuning."""
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    Image.new("RGB", (16, 16)).save(folder / "tiny.png")
+    options = ("--quantize", "int8", "--max-loss", 50, "--levels", 15, "--finetune", 1)
+    ran = run("compress", file, folder, "--val", folder, *options, "--out", tmp_path / "o.safetensors")
+    assert ran.stderr.count("are trained on, too") == 1, ran.stderr
+    assert ran.stderr.count("tiny.png: 16 x 16 is smaller than 32 x 32 pixels; left out\n") == 1
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs one of NVIDIA's GPUs")
 def test_a_gpu_fine_tunes(file, pictures, tmp_path):
     out, wanted = tmp_path / "out.safetensors", Compression(prune=0.2, quantize="int8", finetune=8)

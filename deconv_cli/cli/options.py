@@ -43,13 +43,19 @@ Tta = Annotated[bool, typer.Option("--tta", help="Average over the 8 symmetries:
 
 
 class _ToStreams(logging.Handler):
+    """Tells the user what the package logs: warnings once, whatever part of the command comes upon the same thing."""
+
     def __init__(self, streams: Streams) -> None:
         super().__init__()
-        self.streams = streams
+        self.streams, self._warned_of = streams, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        (self.streams.warning if record.levelno >= logging.WARNING else self.streams.message)(text)
+        if record.levelno < logging.WARNING:
+            self.streams.message(text)
+        elif text not in self._warned_of:
+            self._warned_of.add(text)
+            self.streams.warning(text)
 
 
 def _log_warning(
