@@ -181,7 +181,7 @@ def test_a_strangers_name_does_not_lead_out_of_the_folder(run, tmp_path, tiny_we
     file.write_bytes(data.replace(rb"\"name\": \"tiny\"", rb"\"name\": \"../e\""))
     assert file.read_bytes() != data
     ran = run("export", file)
-    assert ran.code == 1
+    assert ran.code == 2
     assert f"error: {file}: " in ran.stderr
     assert {path.name for path in tmp_path.rglob("*")} == {"here", "strange.safetensors"}
 

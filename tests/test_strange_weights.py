@@ -142,8 +142,40 @@ def test_a_network_of_another_shape_than_its_task_has_is_not_run(run, tmp_path, 
         Restorer(path)
     Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
     ran = run("restore", tmp_path / "in.png", tmp_path / "out.png", "--weights", path)
-    assert ran.code == 1
+    assert ran.code == 2
     assert f"error: {path}: not a network for a task" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("restore", "PICTURES", "out", "--weights", "FILE"),
+        ("restore", "PICTURES/in.png", "-", "--weights", "FILE"),
+        ("bench", "PICTURES", "--weights", "FILE"),
+        ("bench", "--speed", "--weights", "FILE"),
+        ("classify", "PICTURES", "--weights", "FILE"),
+        ("compress", "FILE", "PICTURES", "--quantize", "int8"),
+        ("export", "FILE"),
+        ("models", "show", "FILE"),
+        ("train", "PICTURES", "--steps", "1", "--init", "FILE"),
+        ("train", "PICTURES", "--steps", "1", "--teacher", "FILE"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("content", [b"damaged", save({}, {"of": "another program"})], ids=["damaged", "foreign"])
+def test_no_command_begins_with_weights_that_are_none(run, tmp_path, monkeypatch, command, content):
+    """They are part of the request, not one of many inputs: nothing is done."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "strange.safetensors").write_bytes(content)
+    (tmp_path / "pictures").mkdir()
+    for name in ("in.png", "other.png"):
+        Image.effect_noise((128, 128), 40).save(tmp_path / "pictures" / name)
+    before = sorted(tmp_path.rglob("*"))
+    places = {"FILE": "strange.safetensors", "PICTURES": "pictures", "PICTURES/in.png": "pictures/in.png"}
+    ran = run(*(places.get(word, word) for word in command))
+    assert ran.code == 2, ran.stderr
+    assert "error: strange.safetensors: " in ran.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{}", "null", '"text"', '{"format": []}', '{"format": 1}', "{"])

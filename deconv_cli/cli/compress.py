@@ -122,9 +122,8 @@ def compress(
     streams = shared.set_up(context, quiet=quiet, verbose=verbose)
     from deconv_cli.compression.compress import Callbacks, Compression, refuse
     from deconv_cli.compression.compress import compress as run
-    from deconv_cli.network.bundled import find_weights
+    from deconv_cli.network.bundled import find_weights, load_by_name
     from deconv_cli.network.device import find_device
-    from deconv_cli.network.weights import load_weights
     from deconv_cli.training.run_files import RunFiles
 
     wanted = Compression(
@@ -144,7 +143,7 @@ def compress(
     _refuse_paths(source, files, replace=overwrite)
     where = find_device(device)
     shared.require_folders(*folders, val, test)
-    loaded = load_weights(source)
+    loaded = load_by_name(weights)
     refuse(loaded, source, wanted)
     pictures = _test_pictures(folders, val, test, loaded.description)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 
 from deconv_cli.errors import DeconvError, UsageError
-from deconv_cli.network.bundled import find_weights
+from deconv_cli.network.bundled import load_by_name
 from deconv_cli.network.device import find_device
-from deconv_cli.network.weights import load_weights
 from deconv_cli.training.classification import predict
 from deconv_cli.training.data import read_rgb8
 from deconv_cli.training.labelled import fit_square
@@ -52,10 +51,10 @@ def classify(paths: Iterable[Path], weights: str | Path, *, top: int = 1, device
 
     Raises
     ------
-    DeconvError
+    UsageError
         If the weights cannot be used.
     """
-    loaded, where = load_weights(find_weights(weights)), find_device(device)
+    loaded, where = load_by_name(weights), find_device(device)
     description = loaded.description
     if not description.classes:
         raise UsageError(f"{weights}: these weights restore pictures; give some that train --task classify wrote")

@@ -120,15 +120,19 @@ def load_by_name(name_or_file: str | Path) -> Weights:
     Raises
     ------
     UsageError
-        If it is neither.
+        If it is neither, or the file cannot be read, is damaged, or holds something else.
     DeconvError
-        If it cannot be read, or bundled weights are damaged.
+        If bundled weights are damaged.
     """
     from deconv_cli.network.weights import load_weights
 
-    path = find_weights(name_or_file)
-    loaded = load_weights(path)
+    path, entry = find_weights(name_or_file), bundled_weights().get(str(name_or_file))
+    try:
+        loaded = load_weights(path)
+    except DeconvError as error:
+        # A file is part of the request; bundled weights are not, and a batch goes on with what needs others.
+        raise error if entry else UsageError(str(error)) from error
     log.debug("weights %s: %s, sha256 %s", name_or_file, path, loaded.sha256)
-    if entry := bundled_weights().get(str(name_or_file)):
+    if entry:
         entry.check(loaded.sha256)
     return loaded

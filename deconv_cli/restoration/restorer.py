@@ -398,7 +398,7 @@ def _task_of(weights: str | Path, description: Description) -> Task:
     """Return the task of weights; a network of another shape would be given what it does not know, or not be told."""
     task, planes, scale = TASKS.get(description.task), description.architecture.condition_planes, description.scale
     if task is None or planes != task.condition_planes or scale not in task.scales:
-        raise DeconvError(
+        raise UsageError(
             f"{weights}: not a network for a task that this version knows: it has {planes} condition planes and"
             f" scale {scale}, for '{description.task}'"
         )
