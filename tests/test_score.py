@@ -126,6 +126,14 @@ def test_pictures_are_matched_by_name_never_by_position(run, tmp_path):
     assert "c.jpg" in errors(result)["c"]
 
 
+def test_a_suffix_is_refused_where_nothing_is_matched(run, tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(data.camera()[:32, :32]).save(tmp_path / name)
+    ran = run("score", tmp_path / "a.png", tmp_path / "b.png", "--suffix", "_out")
+    assert (ran.code, ran.text) == (2, "")
+    assert ran.stderr == f"error: {tmp_path / 'b.png'}: --suffix matches the pictures of two folders; leave it out\n"
+
+
 def test_suffix(run, tmp_path):
     for name in ("a", "a_out"):
         save(tmp_path / "clean" / f"{name}.png", photograph(len(name)))

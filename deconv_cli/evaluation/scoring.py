@@ -146,7 +146,7 @@ def score_pictures(
     protocol
         How to count; by default RGB, nothing cropped.
     suffix
-        What the names of the test pictures have appended: "_out" matches ``a_out.png`` with ``a.jpg``.
+        What the names of the test pictures in a folder have appended: "_out" matches ``a_out.png`` with ``a.jpg``.
     recursive
         Look into sub-folders too, and match by relative path.
     worst_first
@@ -163,7 +163,8 @@ def score_pictures(
     Raises
     ------
     UsageError
-        If a path is missing, the two are the same, or one is a file and the other a folder.
+        If a path is missing, the two are the same, or one is a file and the other a folder; or if they are files, which
+        are not matched by name, and there is a suffix.
     NoPicturesError
         If a folder holds no picture.
     """
@@ -171,6 +172,8 @@ def score_pictures(
     protocol = protocol or Protocol()
     if is_folder(reference):
         pairs, failures = pair_folders(reference, test, suffix=suffix, recursive=recursive)
+    elif suffix:
+        raise UsageError(f"{test}: --suffix matches the pictures of two folders; leave it out")
     else:
         pairs, failures = [Pair(test.name, reference, test)], []
     scores = []
