@@ -171,6 +171,12 @@ def test_models(run, tmp_path):
     assert {entry["name"]: entry["error"] for entry in run("models", "verify", "--json").json} == dict.fromkeys(listed)
 
 
+def test_verify_is_silent_if_asked_to_be_and_nothing_is_wrong(run):
+    assert "denoise: as it should be\n" in run("models", "verify").text
+    quiet = run("models", "verify", "--quiet")
+    assert (quiet.code, quiet.stdout, quiet.stderr) == (0, b"", "")
+
+
 def test_damaged_bundled_weights_are_noticed(run, tmp_path, monkeypatch):
     from deconv_cli.network import bundled
 

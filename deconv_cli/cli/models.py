@@ -105,7 +105,7 @@ def verify(
             streams.error(str(error))
         else:
             found[entry.name] = None
-            if not json:
+            if not (json or quiet):
                 streams.data(f"{entry.name}: as it should be")
     if json:
         streams.json([{"name": name, "error": error} for name, error in found.items()])
