@@ -10,6 +10,7 @@ import os
 import signal
 import warnings
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -327,6 +328,24 @@ def test_pipes(restore, noisy_folder, tmp_path):
     assert restore("-", "-", "-", stdin=picture).code == 2
     assert restore("-", tmp_path / "folder", stdin=picture).code == 2
     assert restore("-", tmp_path / "in.webp", stdin=picture).code == 2
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["8 bits", "16 bits"])
+def test_what_follows_a_picture_in_the_pipe_is_warned_of(restore, noisy_folder, deep):
+    picture = (noisy_folder / "cat.png").read_bytes()
+    if deep:
+        picture = imagecodecs.png_encode(read(noisy_folder / "cat.png").astype(np.uint16) * 257)
+    alone = restore("-", "-", *FAST, stdin=picture)
+    assert alone.code == 0
+    assert "warning" not in alone.stderr
+    for behind, told in {
+        picture: "another picture behind it was left out",
+        b"notes": "5 bytes behind its end were left out",
+    }.items():
+        ran = restore("-", "-", *FAST, stdin=picture + behind)
+        assert (ran.code, ran.stdout) == (0, alone.stdout)
+        assert f"warning: standard input: {told}\n" in ran.stderr
+    assert restore("-", "-", *FAST, stdin=picture + bytes(512)).stderr == alone.stderr
 
 
 def test_a_clean_picture_is_copied_byte_for_byte(run, tmp_path):

@@ -397,6 +397,7 @@ class _Opened:
     def _with_metadata(self, frame: Frame, image: Image.Image, metadata: _Metadata, data: bytes) -> Frame:
         kind = _FORMATS[image.format or ""]
         dpi, other_resolution = _resolution(image, metadata.orientation)
+        behind = png.left_behind(data) if kind == "png" else ()
         frame = replace(
             frame,
             format=kind,
@@ -411,7 +412,12 @@ class _Opened:
             palette=image.mode in {"P", "PA"} or kind == "gif",
             jpeg_quality=_jpeg_quality(image),
             lossless=_is_lossless(image, data),
-            warnings=(*frame.warnings, *metadata.warnings, *_left_out(image, other_resolution=other_resolution)),
+            warnings=(
+                *frame.warnings,
+                *metadata.warnings,
+                *_left_out(image, other_resolution=other_resolution),
+                *behind,
+            ),
         )
         return _turned(frame, metadata.orientation)
 
