@@ -216,7 +216,7 @@ def test_what_memory_has_no_room_for_is_not_decoded_ahead(restore, folder, tmp_p
         ahead.append(len(decoded) - len(ahead) - 1)
         return restore_page(*page)
 
-    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    monkeypatch.setattr(batch_module, "available_memory", lambda: available)
     monkeypatch.setattr(memory, "picture_bytes", lambda *_: 1)
     monkeypatch.setattr(batch_module, "decide_page", lambda *page: decoded.append(page) or decide_page(*page))
     monkeypatch.setattr(batch_module, "restore_page", restore_slowly)
@@ -1037,7 +1037,7 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, version):
     membership.write_text(f"4:memory:/{place}\n" if version == 1 else f"0::/{place}\n")
     monkeypatch.setattr(container, "CGROUPS", root)
     monkeypatch.setattr(container, "MEMBERSHIP", membership)
-    assert memory.available_memory() == 200_000_000
+    assert container.available_memory() == 200_000_000
 
 
 def test_less_memory_makes_smaller_tiles():

@@ -26,10 +26,12 @@ from safetensors.torch import load_file, save_file
 from skimage import data
 
 from deconv_cli.errors import DeconvError, DiskFullError, UsageError
+from deconv_cli.network import container
 from deconv_cli.network.weights import load_weights
 from deconv_cli.restoration.restorer import Restorer
 from deconv_cli.restoration.running import self_ensemble
 from deconv_cli.tasks import find_task
+from deconv_cli.training import data as data_module
 from deconv_cli.training import divergence, loop, step
 from deconv_cli.training import optimizer as optimizer_module
 from deconv_cli.training import record as record_module
@@ -65,6 +67,22 @@ def pictures(tmp_path_factory):
     }.items():
         Image.fromarray(picture).save(folder / f"{name}.png")
     return folder
+
+
+def test_decoded_pictures_are_kept_in_a_share_of_the_containers_memory(pictures, tmp_path, monkeypatch):
+    """A quarter of what it has left is 130 kB here: enough for two of the pictures."""
+    group, decoded = tmp_path / "box", []
+    group.mkdir()
+    for name, content in {"max": "1000000\n", "current": "480000\n", "stat": "inactive_file 0\n"}.items():
+        (group / f"memory.{name}").write_text(content)
+    (tmp_path / "membership").write_text("0::/box\n")
+    monkeypatch.setattr(container, "CGROUPS", tmp_path)
+    monkeypatch.setattr(container, "MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(data_module, "read_rgb8", lambda path: decoded.append(path.stem) or read_rgb8(path))
+    found = PictureSet(sorted(pictures.iterdir()), 16)
+    for index in (0, 1, 1, 0, 2, 0, 1):
+        assert found[index].ndim == 3
+    assert decoded == ["astronaut", "camera", "chelsea", "camera"]
 
 
 def test_it_learns_to_denoise(run, pictures, tmp_path):

@@ -1,4 +1,4 @@
-"""What the container around the process leaves it, and how many threads that makes."""
+"""What the container around the process leaves it: memory, and processors, and how many threads these make."""
 
 from __future__ import annotations
 
@@ -30,6 +30,35 @@ def control_groups(controller: str) -> Iterator[tuple[Path, int]]:
             if not folder.is_relative_to(root):
                 break
             yield folder, version
+
+
+def available_memory() -> int:
+    """Return the bytes that can be had: what the machine has free, or what the limits of the container leave."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *_left_by_cgroups()])
+
+
+def _left_by_cgroups() -> Iterator[int]:
+    """Yield what every control group around the process leaves of its limit."""
+    files = {
+        2: ("memory.max", "memory.current", "inactive_file"),
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    }
+    for folder, version in control_groups("memory"):
+        left = _left(folder, *files[version])
+        if left is not None:
+            yield left
+
+
+def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
+    try:
+        most, used = int((folder / limit).read_text()), int((folder / usage).read_text())
+        stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None  # No limit ("max"), or no such file.
+    # Cached files are given back when memory is needed.
+    return max(0, most - used + int(stat.get(cache, 0)))
 
 
 def thread_limit() -> int | None:

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from deconv_cli.errors import DeconvError, DiskFullError, UsageError, cannot_read, cannot_write
 from deconv_cli.images import Frame, Picture, atomic_file, check_pages, format_of, open_picture, write_frames
+from deconv_cli.network.container import available_memory
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.decision import Decision
 from deconv_cli.restoration.pages import Done, Options, cut, decide_page, restore_page
@@ -367,7 +368,7 @@ class Batch:
         self.seen, self.stop = seen, stop
         self.busy = 0.0
         self._full: DiskFullError | None = None
-        self._budget = memory.available_memory() // 2
+        self._budget = available_memory() // 2
         self._readers = ThreadPoolExecutor(jobs_beside, "reader")
         self._writers = ThreadPoolExecutor(jobs_beside, "writer")
         self._incoming: deque[_Incoming] = deque()

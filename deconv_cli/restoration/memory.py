@@ -1,13 +1,11 @@
-"""How much memory there is, in containers too, and how much a picture takes."""
+"""How much memory there is for the network, and how much a picture takes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deconv_cli.network.container import control_groups
+from deconv_cli.network.container import available_memory
 
 if TYPE_CHECKING:
     from deconv_cli.network.description import Architecture
@@ -17,35 +15,6 @@ ACTIVATIONS = 1 << 30
 FIXED = 320 << 20
 """What the process takes with torch and a network loaded, in bytes."""
 SMALLEST_TILE, LARGEST_TILE = 64, 1536
-
-
-def available_memory() -> int:
-    """Return the bytes that can be had: what the machine has free, or what the limits of the container leave."""
-    import psutil
-
-    return min([int(psutil.virtual_memory().available), *_left_by_cgroups()])
-
-
-def _left_by_cgroups() -> Iterator[int]:
-    """Yield what every control group around the process leaves of its limit."""
-    files = {
-        2: ("memory.max", "memory.current", "inactive_file"),
-        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    }
-    for folder, version in control_groups("memory"):
-        left = _left(folder, *files[version])
-        if left is not None:
-            yield left
-
-
-def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
-    try:
-        most, used = int((folder / limit).read_text()), int((folder / usage).read_text())
-        stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None  # No limit ("max"), or no such file.
-    # Cached files are given back when memory is needed.
-    return max(0, most - used + int(stat.get(cache, 0)))
 
 
 def available_on(device: str) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from deconv_cli.degradation.noise_estimation import estimate_noise_level
 from deconv_cli.errors import DeconvError, NoPicturesError
 from deconv_cli.images import excess, find_pictures, from_float, read_frame, read_size, to_float
-from deconv_cli.network.container import thread_limit
+from deconv_cli.network.container import available_memory, thread_limit
 from deconv_cli.tasks import Task
 from deconv_cli.training.augmentation import (
     UNTOUCHED_SHARE,
@@ -37,8 +37,9 @@ from deconv_cli.training.augmentation import (
 from deconv_cli.training.config import TrainConfig
 from deconv_cli.training.run_files import is_run_folder
 
-CACHE_BYTES = 2 << 30
-"""Decoded pictures kept in memory; the rest is decoded again when drawn."""
+CACHE_SHARE = 4
+"""A quarter of the memory that there is holds decoded pictures; the rest of them is decoded again when drawn. The steps
+need more than that, and take it later."""
 MAX_VALIDATION = 16
 LEAST_HELD_OUT = 32
 """Least side of a picture to hold out: enough for the protocol of every task."""
@@ -83,7 +84,7 @@ class PictureSet:
         self.paths: list[Path] = []
         self._levels: dict[tuple[int, bool], float] = {}
         self._cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
-        self._cached_bytes = 0
+        self._cached_bytes, self._budget = 0, available_memory() // CACHE_SHARE
         self._lock = threading.Lock()
         sizes: list[tuple[int, int]] = []
         for path in paths:
@@ -157,7 +158,7 @@ class PictureSet:
             if index not in self._cache:
                 self._cached_bytes += picture.nbytes
             self._cache[index] = picture
-            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+            while self._cached_bytes > self._budget and len(self._cache) > 1:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
 
 
