@@ -1,6 +1,7 @@
 """PSNR, SSIM and luma against formulas written out, against scikit-image, and by their properties."""
 
 import math
+import tracemalloc
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -13,6 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.metrics import Protocol, psnr, ssim, to_luma
+from deconv_cli.metrics.luma import to_gray
 
 WANG = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
@@ -149,6 +151,30 @@ def test_sample_types_agree():
             expected = metric(reference, test, channel=channel)
             assert metric(*wide, channel=channel) == pytest.approx(expected, abs=1e-9)
             assert metric(*real, channel=channel) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("channel", ["rgb", "y", "gray"])
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_a_large_picture_is_measured_by_strips(metric, channel):
+    """In float64 it would take 77 MB, and each of two lumas 26."""
+    reference = np.random.default_rng(0).integers(0, 200, (8000, 400, 3), np.uint8)
+    tracemalloc.start()
+    metric(reference, reference + np.uint8(9), channel=channel, crop=1)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken < reference.nbytes + 25e6
+
+
+@pytest.mark.parametrize("channel", ["rgb", "y", "gray"])
+@pytest.mark.parametrize("height", [255, 256, 257, 600])
+def test_psnr_of_a_tall_picture_is_that_of_the_whole(height, channel):
+    rng = np.random.default_rng(height)
+    reference, test = rng.integers(0, 256, (2, height + 6, 40, 3), np.uint8)
+    one, other = (
+        {"rgb": np.float64, "y": to_luma, "gray": to_gray}[channel](image[3:-3, 3:-3]) for image in (reference, test)
+    )
+    expected = 10 * np.log10(255**2 / np.mean((one - other) ** 2))
+    assert psnr(reference, test, channel=channel, crop=3) == pytest.approx(expected, rel=1e-12)
 
 
 def test_ssim_of_float32_keeps_its_digits():

@@ -14,7 +14,7 @@ from deconv_cli.metrics.luma import to_gray, to_luma
 from deconv_cli.metrics.protocol import Protocol
 
 _WINDOW = 11
-_BAND = 256  # rows of SSIM at a time
+_BAND = 256  # rows at a time: in float64 a large picture would take gigabytes
 
 
 def psnr(
@@ -64,13 +64,19 @@ def psnr(
     inf
     """
     protocol = Protocol(channel, crop, data_range)
-    reference_samples, test_samples = _compared(reference, test, protocol)
+    reference_part, test_part = _compared(reference, test, protocol)
     peak = protocol.peak(reference.dtype)
-    error = np.subtract(reference_samples, test_samples, dtype=np.float64)
-    mean_squared_error = float(np.square(error, out=error).mean())
-    if mean_squared_error == 0:
+    squares, count = 0.0, 0
+    for top in range(0, len(reference_part), _BAND):
+        rows = slice(top, top + _BAND)
+        error = np.subtract(
+            _samples(reference_part[rows], protocol), _samples(test_part[rows], protocol), dtype=np.float64
+        )
+        squares += float(np.square(error, out=error).sum())
+        count += error.size
+    if squares == 0:
         return math.inf
-    return 20 * math.log10(peak) - 10 * math.log10(mean_squared_error)
+    return 20 * math.log10(peak) - 10 * math.log10(squares / count)
 
 
 def ssim(
@@ -126,14 +132,14 @@ def ssim(
     -0.5
     """
     protocol = Protocol(channel, crop, data_range)
-    reference_samples, test_samples = _compared(reference, test, protocol)
-    height, width = reference_samples.shape[:2]
+    reference_part, test_part = _compared(reference, test, protocol)
+    height, width = reference_part.shape[:2]
     if min(height, width) < _WINDOW:
         raise DeconvError(
             f"SSIM needs {_WINDOW} x {_WINDOW} pixels, but only {width} x {height} are left to compare after "
             f"cropping {crop} at each border"
         )
-    return _mean_ssim(reference_samples, test_samples, protocol.peak(reference.dtype))
+    return _mean_ssim(reference_part, test_part, protocol)
 
 
 def measure(reference: NDArray[Any], test: NDArray[Any], protocol: Protocol) -> tuple[float, float]:
@@ -156,7 +162,7 @@ def mean_psnr(values: Iterable[float]) -> float:
     return math.fsum(finite) / len(finite) if finite else math.inf
 
 
-def _mean_ssim(reference: NDArray[Any], test: NDArray[Any], peak: float) -> float:
+def _mean_ssim(reference: NDArray[Any], test: NDArray[Any], protocol: Protocol) -> float:
     """Average SSIM over bands of rows.
 
     Bands that overlap by the window less one cover every position of the window once, so the result is that
@@ -164,17 +170,18 @@ def _mean_ssim(reference: NDArray[Any], test: NDArray[Any], peak: float) -> floa
     """
     from skimage.metrics import structural_similarity
 
-    positions = reference.shape[0] - (_WINDOW - 1)
+    positions, peak = reference.shape[0] - (_WINDOW - 1), protocol.peak(reference.dtype)
     total = 0.0
     for top in range(0, positions, _BAND):
         count = min(_BAND, positions - top)
         rows = slice(top, top + count + _WINDOW - 1)
         # In float32 a variance, the small difference of two large means, would lose its digits.
+        one, other = (_samples(part[rows], protocol).astype(np.float64) for part in (reference, test))
         total += count * structural_similarity(  # type: ignore[no-untyped-call]
-            reference[rows].astype(np.float64),
-            test[rows].astype(np.float64),
+            one,
+            other,
             data_range=peak,
-            channel_axis=2 if reference.ndim == 3 else None,
+            channel_axis=2 if one.ndim == 3 else None,
             gaussian_weights=True,
             sigma=1.5,
             use_sample_covariance=False,
@@ -185,7 +192,7 @@ def _mean_ssim(reference: NDArray[Any], test: NDArray[Any], peak: float) -> floa
 
 
 def _compared(reference: NDArray[Any], test: NDArray[Any], protocol: Protocol) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the samples of both pictures that the protocol compares."""
+    """Return the part of both pictures that the protocol compares."""
     for image in (reference, test):
         if not isinstance(image, np.ndarray):
             raise UsageError(f"a picture is a NumPy array, not {type(image).__name__}; see numpy.asarray")
@@ -193,10 +200,10 @@ def _compared(reference: NDArray[Any], test: NDArray[Any], protocol: Protocol) -
         raise DeconvError(f"the pictures differ in shape: {reference.shape} and {test.shape}")
     if reference.dtype != test.dtype:
         raise DeconvError(f"the pictures differ in sample type: {reference.dtype} and {test.dtype}")
-    return _samples(reference, protocol), _samples(test, protocol)
+    return _inner(reference, protocol.crop), _inner(test, protocol.crop)
 
 
-def _samples(image: NDArray[Any], protocol: Protocol) -> NDArray[Any]:
+def _inner(image: NDArray[Any], crop: int) -> NDArray[Any]:
     match image.shape:
         case (height, width) | (height, width, 3):
             pass
@@ -204,10 +211,13 @@ def _samples(image: NDArray[Any], protocol: Protocol) -> NDArray[Any]:
             raise DeconvError(f"alpha cannot be scored; pass the colours only, not an array of shape {image.shape}")
         case _:
             raise DeconvError(f"a picture to score is H x W or H x W x 3, not of shape {image.shape}")
-    crop = protocol.crop
     if min(height, width) <= 2 * crop:
         raise DeconvError(f"cropping {crop} at each border leaves nothing of {width} x {height} pixels")
-    inner = image[crop : height - crop, crop : width - crop]
-    if image.ndim == 2 or protocol.channel == "rgb":
-        return inner
-    return to_luma(inner) if protocol.channel == "y" else to_gray(inner)
+    return image[crop : height - crop, crop : width - crop]
+
+
+def _samples(part: NDArray[Any], protocol: Protocol) -> NDArray[Any]:
+    """Return the samples of a part that the protocol compares."""
+    if part.ndim == 2 or protocol.channel == "rgb":
+        return part
+    return to_luma(part) if protocol.channel == "y" else to_gray(part)
