@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from deconv_cli.network.engines import torch as torch_engine
 from deconv_cli.network.graph import check_parameters
 from deconv_cli.network.weights import Weights, to_parameters
 from deconv_cli.restoration import restorer as restorer_module
-from deconv_cli.restoration.restorer import Restorer
+from deconv_cli.restoration.batch import restore_data
+from deconv_cli.restoration.pages import Options
+from deconv_cli.restoration.restorer import Restorer, Restorers
 
 PYRAMID = {"widths": (4, 6, 8), "blocks": (1, 2, 1)}
 REDNET = {"widths": (6,), "blocks": (5,), "layout": "rednet"}
@@ -230,6 +233,27 @@ def test_what_ran_is_told_if_neither_the_format_nor_the_engine_did(tiny_weights,
             assert part in result.fallback
     assert tried == [("openvino", "bf16"), ("openvino", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "fp32")]
     assert len(caplog.records) == 2
+
+
+def test_all_engines_that_ran_the_pages_of_a_document_are_told(tiny_weights, monkeypatch):
+    restorers, document = Restorers(str(tiny_weights), "cpu", "fp32"), io.BytesIO()
+    first, *others = (Image.fromarray(data.chelsea()[60:100, left : left + 40]) for left in (100, 140, 180))
+    first.save(document, "tiff", save_all=True, append_images=others)
+    error = DeconvError("broke down")
+    outcome = restore_data(
+        document.getvalue(),
+        io.BytesIO(),
+        restorers,
+        Options(task="denoise", noise_level=20),
+        name="in",
+        target="out",
+        target_format="same",
+        seen=lambda _: break_engines(
+            monkeypatch, restorers.only, {("openvino", "fp32"): error, ("onnxruntime", "fp32"): error}
+        ),
+    )
+    assert (outcome.pages, outcome.engine) == (3, "openvino+torch")
+    assert outcome.fallback == "openvino: broke down; onnxruntime: broke down"
 
 
 def test_what_no_engine_can_do_fails_and_costs_no_engine(tiny_weights, monkeypatch):

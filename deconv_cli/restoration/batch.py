@@ -63,9 +63,9 @@ class Outcome:
     weights
         Name of the weights, or null.
     engine
-        Name of the engine that ran the network, or null.
+        Name of the engine that ran the network, several joined by + if pages differ, or null.
     fallback
-        Which engines were to run it and why they did not, or null.
+        Which engines were to run it and why they did not, or did not to the end; or null.
     warnings
         What could not be kept.
     error
@@ -163,7 +163,10 @@ def _misnamed(job: Job, picture: Picture) -> tuple[str, ...]:
 def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outcome:
     """Say what was done to the pages of a file."""
     first = next((done for done in all_done if done.task), all_done[0])
-    tasks = list(dict.fromkeys(done.task for done in all_done if done.task))
+    tasks = dict.fromkeys(done.task for done in all_done if done.task)
+    engines = dict.fromkeys(done.engine for done in all_done if done.engine)
+    # What gave way to run one page does for all that follow: of the same weights the last page knows it all.
+    fallbacks = {done.weights: done.fallback for done in all_done if done.fallback}
     more = f" (the first of {len(all_done)})" if len(all_done) > 1 else ""
     return dataclasses.replace(
         outcome,
@@ -173,8 +176,8 @@ def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outco
         noise_level=first.noise_level,
         scale=first.scale,
         weights=first.weights[0] if first.weights else None,
-        engine=first.engine,
-        fallback=first.fallback,
+        engine="+".join(engines) or None,
+        fallback="; ".join(dict.fromkeys(fallbacks.values())) or None,
         width=picture.width,
         height=picture.height,
         pages=picture.count,
