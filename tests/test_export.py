@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 
@@ -184,6 +186,20 @@ def test_a_strangers_name_does_not_lead_out_of_the_folder(run, tmp_path, tiny_we
     assert ran.code == 2
     assert f"error: {file}: " in ran.stderr
     assert {path.name for path in tmp_path.rglob("*")} == {"here", "strange.safetensors"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+@pytest.mark.parametrize("model_format", ["onnx", "openvino"])
+def test_names_need_not_be_utf8(run, tmp_path, tiny_weights, monkeypatch, model_format):
+    monkeypatch.chdir(tmp_path)
+    name, weights = os.fsdecode(b"Gem\xe4lde"), load_weights(tiny_weights)
+    file = Path(f"{name}.safetensors")
+    save_weights(file, dataclasses.replace(weights, description=dataclasses.replace(weights.description, name=name)))
+    ran = run("export", file, "--format", model_format, "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.json["files"][0] == f"{name}-fp32{export_module.SUFFIXES[model_format]}"
+    assert export_module.metadata(load_weights(file))["name"] == "Gem?lde"
+    assert all(Path(written).exists() for written in ran.json["files"])
 
 
 def test_the_documented_script_restores_a_picture(run, tmp_path, tiny_weights, monkeypatch):

@@ -225,6 +225,15 @@ class Description:
     side: int = 0
 
     @property
+    def name_in_utf8(self) -> str:
+        r"""The name as other programs take it: the file's that it comes from need not be UTF-8.
+
+        >>> Description("a\udce4", "denoise", Architecture((4,), (1,)), (0, 75)).name_in_utf8
+        'a?'
+        """
+        return self.name.encode(errors="replace").decode()
+
+    @property
     def scale(self) -> int:
         """Output side over input side."""
         return self.architecture.scale

@@ -105,7 +105,7 @@ def metadata(weights: Weights) -> dict[str, str]:
     architecture = description.architecture
     low, high = description.level_range
     return {
-        "name": description.name,
+        "name": description.name_in_utf8,
         "task": description.task,
         "level_range": f"{low:g} {high:g}",
         "scale": str(architecture.scale),

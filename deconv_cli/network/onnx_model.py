@@ -36,7 +36,7 @@ def build_model(weights: Weights) -> onnx.ModelProto:
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", planes, "height", "width"])
     sides = [f"{side} * {architecture.scale}" if architecture.scale > 1 else side for side in ("height", "width")]
     residual = helper.make_tensor_value_info("residual", TensorProto.FLOAT, ["batch", architecture.channels, *sides])
-    drawn = helper.make_graph(graph.nodes, weights.description.name, [image], [residual], graph.tensors)
+    drawn = helper.make_graph(graph.nodes, weights.description.name_in_utf8, [image], [residual], graph.tensors)
     return helper.make_model(
         drawn,
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -80,8 +80,7 @@ def build_model(weights: Weights, *, in_int8: bool = True) -> openvino.Model:
     architecture = weights.description.architecture
     image = ops.parameter([-1, architecture.channels + architecture.condition_planes, -1, -1], np.float32, name="image")
     residual = draw_residual(_Graph(in_int8=in_int8), image, architecture, weights.parameters, weights.quantization)
-    name = weights.description.name.encode(errors="replace").decode()  # Names of files need not be UTF-8.
-    return openvino.Model([ops.result(residual, name="residual")], [image], name)
+    return openvino.Model([ops.result(residual, name="residual")], [image], weights.description.name_in_utf8)
 
 
 class _Graph:
