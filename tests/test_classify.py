@@ -21,6 +21,7 @@ from deconv_cli.training.labelled import (
     class_weights,
     draw_labelled,
     drawing_chances,
+    find_classes,
     fit_square,
     read_labelled,
 )
@@ -148,6 +149,15 @@ def test_any_picture_fits_into_a_square(shape):
     square = fit_square(picture, 32)
     assert square.shape == (32, 32, 3)
     assert (square == 99).all()
+
+
+def test_a_study_among_the_classes_is_none(tmp_path):
+    for name in ("a", "b", "mine-study"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "0.png")
+    for name in ("study.json", "crops.npz"):
+        (tmp_path / "mine-study" / name).touch()
+    assert set(find_classes(tmp_path)) == {"a", "b"}
 
 
 def test_every_fifth_picture_of_a_class_is_held_out(digits):

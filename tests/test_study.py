@@ -81,6 +81,23 @@ def test_a_study_is_carried_out_resumed_and_extended(run, pictures, tmp_path, mo
     assert "steps" in ran.stderr
 
 
+def test_a_study_among_its_own_pictures_is_none_of_them(run, pictures, tmp_path, monkeypatch):
+    folder = shutil.copytree(pictures, tmp_path / "mine")
+    monkeypatch.chdir(folder)
+    options = (*TINY, "--activations", "relu", "--rates", "1e-3", "--steps", 4, "--seeds", 1, "--jobs", 1)
+    assert run("study", ".", *options).code == 0
+    assert list((folder / "mine-study").glob("*.png"))
+    assert run("study", folder, *options, "--out", tmp_path / "again").code == 0
+    first, again = (json.loads((out / "study.json").read_text()) for out in (folder / "mine-study", tmp_path / "again"))
+    assert first["crops"] == again["crops"]
+    before = sorted(folder.iterdir())
+    for inputs, out in ((".", "."), (tmp_path / "again", folder)):
+        ran = run("study", inputs, *options, "--out", out)
+        assert ran.code == 2
+        assert f"error: {out}: the results would lie among pictures; give another --out" in ran.stderr
+    assert sorted(folder.iterdir()) == before
+
+
 def test_processes_give_what_one_gives(run, pictures, tmp_path):
     options = (*TINY, "--activations", "tanh", "--rates", "1e-3", "--steps", 4, "--seeds", 1)
     for jobs in (1, 2):

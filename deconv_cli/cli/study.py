@@ -155,6 +155,7 @@ def study(
 
     settings = Settings(**{**preset, **values})
     where = out or Path(f"{folder.resolve().name}-study")
+    _refuse_pictures(where, folder, val)
     with graceful_stop() as stop, streams.progress(0, "run") as bar:
 
         def tell(progress: Progress) -> None:
@@ -176,6 +177,18 @@ def study(
     else:
         streams.message(f"stopped; the same command goes on with the study in {where}")
     raise typer.Exit(stop.code or ExitCode.OK)
+
+
+def _refuse_pictures(out: Path, *given: Path | None) -> None:
+    """Refuse to put plots where the next study, or training, would take them for pictures."""
+    from deconv_cli.images import find_pictures
+    from deconv_cli.training.run_files import is_study_folder
+
+    if not out.is_dir():
+        return
+    among_given = any(out.samefile(folder) for folder in given if folder)
+    if among_given or (not is_study_folder(out) and find_pictures(out, recursive=False)):
+        raise UsageError(f"{out}: the results would lie among pictures; give another --out")
 
 
 def _write_report(streams: Streams, folder: Path, *, json: bool) -> None:

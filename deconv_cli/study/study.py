@@ -25,6 +25,7 @@ from deconv_cli.study.data import Data, LabelledData, cut_data, load_data, save_
 from deconv_cli.study.run import Run, Stopped, carry_out
 from deconv_cli.study.summary import choose_rate
 from deconv_cli.training.labelled import read_labelled
+from deconv_cli.training.run_files import CROPS, RESULTS, STUDY
 
 FORMAT_VERSION = 1
 POLL_SECONDS = 0.5
@@ -41,17 +42,17 @@ class StudyFiles:
     @property
     def facts(self) -> Path:
         """What is fixed, to notice that a study would go on as another one."""
-        return self.folder / "study.json"
+        return self.folder / STUDY
 
     @property
     def crops(self) -> Path:
         """The crops that all arms see."""
-        return self.folder / "crops.npz"
+        return self.folder / CROPS
 
     @property
     def results(self) -> Path:
         """Everything measured, from which the report is made."""
-        return self.folder / "results.json"
+        return self.folder / RESULTS
 
     def run(self, run: Run) -> Path:
         """Return the result of one run."""

@@ -35,7 +35,7 @@ from deconv_cli.training.augmentation import (
     to_gray,
 )
 from deconv_cli.training.config import TrainConfig
-from deconv_cli.training.run_files import is_run_folder
+from deconv_cli.training.run_files import holds_results
 
 CACHE_SHARE = 4
 """A quarter of the memory that there is holds decoded pictures; the rest of them is decoded again when drawn. The steps
@@ -177,12 +177,12 @@ def read_rgb8(path: Path) -> NDArray[np.uint8]:
 def find_clean(folder: Path, validation: Path | None = None) -> list[Path]:
     """List the pictures in a folder, read recursively, without those of the validation folder inside it.
 
-    The folders of trainings inside it are left out, too: a training in the folder of its own pictures would find its
-    curves among them.
+    The folders of trainings and studies inside it are left out, too: one in the folder of its own pictures would find
+    its curves among them.
     """
     found = find_pictures(folder, recursive=True, exclude=validation)
     inside = {parent for path in found for parent in path.relative_to(folder).parents} - {Path()}
-    runs = {parent for parent in inside if is_run_folder(folder / parent)}
+    runs = {parent for parent in inside if holds_results(folder / parent)}
     return [path for path in found if runs.isdisjoint(path.relative_to(folder).parents)]
 
 

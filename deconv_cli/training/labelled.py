@@ -24,7 +24,7 @@ from deconv_cli.training.augmentation import (
 )
 from deconv_cli.training.config import ClassifyConfig
 from deconv_cli.training.data import find_clean, path_hash, read_rgb8, warn_of_shared
-from deconv_cli.training.run_files import is_run_folder
+from deconv_cli.training.run_files import holds_results
 
 HELD_OUT = 5
 """One in so many pictures of a class is held out."""
@@ -81,7 +81,7 @@ class LabelledBatch:
 def find_classes(folder: Path, validation: Path | None = None) -> dict[str, list[Path]]:
     """List the pictures of each class: the folders inside the folder, read recursively, by name.
 
-    Hidden folders, those of trainings and the validation folder are no classes.
+    Hidden folders, those of trainings and studies, and the validation folder are no classes.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def find_classes(folder: Path, validation: Path | None = None) -> dict[str, list
         raise UsageError(f"{folder}: there is no such folder of pictures")
     left_out = validation.resolve() if validation else None
     inside = [entry for entry in folder.iterdir() if entry.is_dir() and entry.resolve() != left_out]
-    names = sorted(entry.name for entry in inside if not entry.name.startswith(".") and not is_run_folder(entry))
+    names = sorted(entry.name for entry in inside if not entry.name.startswith(".") and not holds_results(entry))
     if len(names) < 2:
         has = f"only one class ('{names[0]}')" if names else "no classes"
         raise UsageError(f"{folder}: has {has}; put the pictures of each class into a folder of its own, at least two")

@@ -1,4 +1,7 @@
-"""Where a training or a compression puts its files: the weights, and a folder of the same name beside them."""
+"""Where a training or a compression puts its files: the weights, and a folder of the same name beside them.
+
+And what such folders are known by, and those of studies, which are none of pictures wherever they lie.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from deconv_cli.errors import UsageError
 
 CONFIG, RECORD = "config.toml", "log.jsonl"
 REPORT, REPORT_PLOT = "report.json", "report.png"
+STUDY, CROPS, RESULTS = "study.json", "crops.npz", "results.json"
 
 
 @dataclass(frozen=True)
@@ -72,5 +76,19 @@ class RunFiles:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Tell whether a folder is one of `RunFiles`, of a training or of a compression: none of pictures."""
-    return any(all((folder / name).is_file() for name in names) for names in ((CONFIG, RECORD), (REPORT, REPORT_PLOT)))
+    """Tell whether a folder is one of `RunFiles`, of a training or of a compression."""
+    return _holds_either(folder, (CONFIG, RECORD), (REPORT, REPORT_PLOT))
+
+
+def is_study_folder(folder: Path) -> bool:
+    """Tell whether a folder is that of a study."""
+    return _holds_either(folder, (STUDY, CROPS), (STUDY, RESULTS))
+
+
+def holds_results(folder: Path) -> bool:
+    """Tell whether a folder is one of a training, a compression or a study: its plots are no pictures to train on."""
+    return is_run_folder(folder) or is_study_folder(folder)
+
+
+def _holds_either(folder: Path, *sets: tuple[str, ...]) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in sets)
