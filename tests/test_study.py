@@ -20,10 +20,10 @@ from deconv_cli.study import study as study_module
 from deconv_cli.study.arms import Settings
 from deconv_cli.study.data import LabelledData
 from deconv_cli.study.measures import checkerboard_energy
-from deconv_cli.study.plots import STYLES, plot_gain, plot_gradients
+from deconv_cli.study.plots import STYLES, plot_curves, plot_gain, plot_gradients
 from deconv_cli.study.report import health_table, main_table, write_report
 from deconv_cli.study.statistics import compare, estimate, is_tie
-from deconv_cli.study.summary import gain, load_summary, steps_to, weakest_ratio
+from deconv_cli.study.summary import baseline, gain, load_summary, steps_to, weakest_ratio
 from deconv_cli.study.verdicts import verdicts
 from deconv_cli.training.labelled import LabelledPictures
 
@@ -573,6 +573,18 @@ def test_a_classifier_that_names_the_commonest_class_gains_exactly_nothing(monke
     assert gain(training.measure(thoroughly=True)) == 0
 
 
+def test_the_end_of_every_curve_is_drawn(finished, tmp_path):
+    """An arm that made things much worse is in the legend, and must be seen."""
+
+    def change(entry):
+        if not entry["sweep"] and entry["arm"]["activation"] == "tanh":
+            for point in entry["curve"]:
+                point["score"] = 5.0
+
+    for axes in plot_curves(doctored(finished, tmp_path, change), seconds=False).axes:
+        assert axes.get_ylim()[0] < 5
+
+
 def test_every_activation_has_a_style_of_its_own():
     assert set(STYLES) == set(ACTIVATIONS)
     assert len(set(STYLES.values())) == len(STYLES)
@@ -623,3 +635,9 @@ def test_tasks_and_upsampling_can_be_crossed(run, pictures, tmp_path):
     assert len(runs) == 2 * 2
     assert {len(entry["levels"]) for entry in runs if entry["arm"]["task"] == "sr"} == {1}
     assert "**What upsampling does" in (out / "report.md").read_text()
+    figure = plot_curves(load_summary(out / "results.json"), seconds=False)
+    for axes, task in zip(figure.axes, ("denoise", "denoise", "sr", "sr"), strict=True):
+        nothing = {line.get_label(): line for line in axes.lines}["doing nothing"].get_ydata()[0]
+        assert nothing == pytest.approx(baseline(next(run for run in runs if run["arm"]["task"] == task)))
+        assert axes.get_ylabel() == ("PSNR / dB at level 2" if task == "sr" else "PSNR / dB at level 25")
+        assert axes.get_ylim()[0] < nothing < axes.get_ylim()[1]

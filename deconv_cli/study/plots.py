@@ -158,23 +158,25 @@ def plot_curves(summary: Summary, *, seconds: bool) -> Figure:
                 x, [v.low for _, v in known], [v.high for _, v in known], color=colour, alpha=0.18, linewidth=0
             )
 
-    what = "accuracy / %" if summary.classifies else f"PSNR / dB at level {_curve_level(summary)}"
-    figure = _panels(summary, draw, "training time / s" if seconds else "step", what)
-    reached = [
-        point["score"]
-        for arm in summary.arms
-        for run in arm.runs
-        for point in run["curve"]
-        if point["score"] is not None
-    ]
-    nothing = [baseline(run) for arm in summary.arms for run in arm.runs]
-    for axes in figure.axes if nothing else ():
-        axes.axhline(nothing[0], color="#666666", linewidth=0.8, label="doing nothing")
-        # Networks that start far below doing nothing, and wide bands, would squeeze what matters.
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, min(nothing) - 2), min(high, max(reached) + 1))
+    figure = _panels(summary, draw, "training time / s" if seconds else "step", _curve_label, scores=True)
+    for axes, arms in zip(figure.axes, summary.groups.values(), strict=True):
+        _draw_doing_nothing(axes, arms, [arm for arm in summary.arms if arm.arm.task == arms[0].arm.task])
     _legend(figure, figure.axes)
     return figure
+
+
+def _draw_doing_nothing(axes: Axes, arms: list[ArmSummary], same_axis: list[ArmSummary]) -> None:
+    """Draw what doing nothing scores in a panel, and limit the axis that it shares to what matters."""
+    runs = [run for arm in arms for run in arm.runs]
+    if not runs:
+        return
+    axes.axhline(float(np.mean([baseline(run) for run in runs])), color="#666666", linewidth=0.8, label="doing nothing")
+    # Networks that start far below doing nothing, and wide bands, would squeeze what matters: where they end.
+    runs = [run for arm in same_axis for run in arm.runs]
+    reached = [point["score"] for run in runs for point in run["curve"] if point["score"] is not None]
+    ends = [run["curve"][-1]["score"] for run in runs]
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, min([*map(baseline, runs), *ends]) - 2), min(high, max(reached) + 1))
 
 
 def plot_ratios(summary: Summary) -> Figure:
@@ -192,15 +194,14 @@ def plot_ratios(summary: Summary) -> Figure:
         for threshold in (VANISHING, EXPLODING):
             axes.axhline(threshold, color="#666666", linestyle=":", linewidth=0.8)
 
-    figure = _panels(summary, draw, "step", "gradient norm, first / last layer")
+    figure = _panels(summary, draw, "step", lambda _: "gradient norm, first / last layer", scores=False)
     _legend(figure, figure.axes)
     return figure
 
 
 def plot_rates(summary: Summary) -> Figure:
     """Draw the score of the sweeps against the rate."""
-    scores = [run["score"] for arm in summary.arms for run in arm.sweep if run.get("score") is not None]
-    bottom = min(scores, default=0.0) - 0.05 * (max(scores, default=1.0) - min(scores, default=0.0) + 0.1)
+    bottoms = {task: _bottom(summary, task) for task in summary.settings.tasks}
 
     def draw(axes: Axes, arm: ArmSummary) -> None:
         colour, marker, dash = STYLES[arm.arm.activation]
@@ -218,13 +219,20 @@ def plot_rates(summary: Summary) -> Figure:
         )
         axes.plot([rate for rate, s in known if rate == arm.rate], [s for r, s in known if r == arm.rate], marker,
                   color=colour, markersize=6)  # fmt: skip
-        axes.plot(lost, [bottom] * len(lost), "x", color=colour)
+        axes.plot(lost, [bottoms[arm.arm.task]] * len(lost), "x", color=colour)
         axes.set_xscale("log")
 
     what = "accuracy / %" if summary.classifies else "PSNR / dB, mean over levels"
-    figure = _panels(summary, draw, "learning rate", what)
+    figure = _panels(summary, draw, "learning rate", lambda _: what, scores=True)
     _legend(figure, figure.axes)
     return figure
+
+
+def _bottom(summary: Summary, task: str) -> float:
+    """Return a score a little below all of the sweeps of a task."""
+    sweeps = [run for arm in summary.arms if arm.arm.task == task for run in arm.sweep]
+    scores = [run["score"] for run in sweeps if run.get("score") is not None] or [0.0, 1.0]
+    return float(min(scores) - 0.05 * (max(scores) - min(scores) + 0.1))
 
 
 def plot_gradients(summary: Summary) -> Figure | None:
@@ -330,25 +338,36 @@ def _shade(axes: Axes, name: str) -> None:
         axes.axvspan(-HISTOGRAM_LIMIT, 0, color="#000000", alpha=0.08, linewidth=0)
 
 
-def _curve_level(summary: Summary) -> str:
-    levels = {run["curve_level"] for arm in summary.arms for run in arm.runs}
-    return " / ".join(f"{level:g}" for level in sorted(levels))
+def _curve_label(arms: list[ArmSummary]) -> str:
+    levels = {run["curve_level"] for arm in arms for run in arm.runs if "curve_level" in run}
+    if arms[0].arm.task == "classify":
+        return "accuracy / %"
+    return "PSNR / dB" + "".join(f" at level {level:g}" for level in levels)
 
 
-def _panels(summary: Summary, draw: Callable[[Axes, ArmSummary], None], x: str, y: str) -> Figure:
-    """Draw all arms of each group into a panel of its own."""
+def _panels(
+    summary: Summary,
+    draw: Callable[[Axes, ArmSummary], None],
+    x: str,
+    y: Callable[[list[ArmSummary]], str],
+    *,
+    scores: bool,
+) -> Figure:
+    """Draw all arms of each group into a panel of its own; the scores of different tasks share no axis."""
     count = len(summary.groups)
     columns = min(count, 2)
     rows = -(-count // columns)
+    shared = not (scores and len(summary.settings.tasks) > 1)
     figure, grid = _subplots(
-        rows, columns, (PANEL[0] * max(columns, 1.5), PANEL[1] * rows + 0.5), sharex=True, sharey=True
+        rows, columns, (PANEL[0] * max(columns, 1.5), PANEL[1] * rows + 0.5), sharex=True, sharey=shared
     )
     for axes, (group, arms) in zip(grid.ravel(), summary.groups.items(), strict=False):
         for arm in arms:
             draw(axes, arm)
         axes.set_title(group if count > 1 else "", fontsize=9)
-        axes.set(xlabel=x, ylabel=y)
-        axes.label_outer()
+        axes.set(xlabel=x, ylabel=y(arms))
+        if shared:
+            axes.label_outer()
         axes.grid(alpha=0.3)
     for axes in grid.ravel()[count:]:
         axes.remove()
