@@ -585,6 +585,11 @@ def test_the_end_of_every_curve_is_drawn(finished, tmp_path):
         assert axes.get_ylim()[0] < 5
 
 
+def test_layers_have_whole_numbers(finished):
+    for axes in plot_gradients(load_summary(finished / "results.json")).axes[:-1]:
+        assert [tick % 1 for tick in axes.get_yticks()] == [0] * 4
+
+
 def test_every_activation_has_a_style_of_its_own():
     assert set(STYLES) == set(ACTIVATIONS)
     assert len(set(STYLES.values())) == len(STYLES)

@@ -256,6 +256,7 @@ def plot_gradients(summary: Summary) -> Figure | None:
             steps = [entry["step"] for entry in run["health"]]
             extent = (-0.5, len(steps) - 0.5, len(norms) + 0.5, 0.5)
             image = axes.imshow(norms, aspect="auto", cmap="cividis", vmin=low, vmax=high, extent=extent)
+            axes.set_yticks(range(1, len(norms) + 1, -(-len(norms) // 8)))
             axes.set_xticks([0, len(steps) // 2, len(steps) - 1], [str(steps[at]) for at in (0, len(steps) // 2, -1)])
             axes.tick_params(labelsize=7)
     _label_rows(grid, summary, "layer", "step")
