@@ -199,6 +199,9 @@ def test_the_rate_that_validates_best_is_chosen():
         (("--upsampling", "deconv,resize"), "--architecture pyramid"),
         (("--optimizer", "adam"), "valid: adamw, muon, sgd"),
         (("--rates", "fast"), "--rates"),
+        (("--rates", "1e-3,0"), "the learning rates must be positive"),
+        (("--rates", "1e-3,nan"), "the learning rates must be positive"),
+        (("--rates", "inf"), "the learning rates must be positive"),
         (("--quick", "--full"), "exclude each other"),
     ],
 )

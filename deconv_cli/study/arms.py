@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -130,7 +131,7 @@ class Settings:
             raise UsageError(f"a rednet has an even number of at least 4 layers, not {self.depths}")
         if min(self.seeds, self.steps - 1, self.sweep_steps, self.width, *self.depths) < 1:
             raise UsageError("seeds, steps (at least 2), width and depths must be positive")
-        if min(self.rates, default=1) <= 0:
+        if not all(0 < rate < math.inf for rate in self.rates):
             raise UsageError("the learning rates must be positive")
         if "classify" in self.tasks and len(self.tasks) > 1:
             raise UsageError("classify has pictures and a measure of its own: study it alone")
