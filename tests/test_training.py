@@ -269,6 +269,18 @@ def test_a_training_among_its_own_pictures_does_not_read_what_it_wrote(run, pict
     assert load_weights(folder / "images-denoise-tanh.safetensors").recipe["pictures"] == 3
 
 
+def test_folders_are_known_by_their_names_however_they_are_given(pictures, tmp_path, monkeypatch):
+    """That of the pairs also tells `restore` that clipped noise is known to the weights."""
+    monkeypatch.chdir(shutil.copytree(pictures, tmp_path / "twins"))
+    inner, out = shutil.copytree(pictures, tmp_path / "images") / "inner", tmp_path / "w.safetensors"
+    inner.mkdir()
+    loop.train([inner / ".."], out, dataclasses.replace(TINY_CONFIG, steps=1), paired=Path())
+    weights = load_weights(out)
+    assert weights.recipe["folders"] == ["images"]
+    assert weights.recipe["paired"] == "twins"
+    assert not Restorer(out)._knows_no_clipping
+
+
 def test_pictures_to_validate_on_are_not_trained_on(run, pictures, tmp_path):
     folder, out = tmp_path / "images", tmp_path / "w.safetensors"
     shutil.copytree(pictures, folder)

@@ -149,12 +149,13 @@ def study(
     values = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }
+    from deconv_cli.images.paths import folder_name
     from deconv_cli.network.container import thread_limit
     from deconv_cli.study.arms import Settings
     from deconv_cli.study.study import study as carry_out
 
     settings = Settings(**{**preset, **values})
-    where = out or Path(f"{folder.resolve().name}-study")
+    where = out or Path(f"{folder_name(folder)}-study")
     _refuse_pictures(where, folder, val)
     with graceful_stop() as stop, streams.progress(0, "run") as bar:
 

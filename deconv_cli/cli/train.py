@@ -291,9 +291,10 @@ class _Request:
 
     def run_files(self, task: str, activation: str) -> RunFiles:
         """Return the files of the training: ``--out``, or named after the first folder and what is trained."""
+        from deconv_cli.images.paths import folder_name
         from deconv_cli.training.run_files import RunFiles
 
-        return RunFiles(self.out or Path(f"{self.folders[0].resolve().name}-{task}-{activation}.safetensors"))
+        return RunFiles(self.out or Path(f"{folder_name(self.folders[0])}-{task}-{activation}.safetensors"))
 
 
 def _train_restoration(streams: Streams, request: _Request, toml: dict[str, Any], given: dict[str, Any]) -> ExitCode:

@@ -17,6 +17,7 @@ from deconv_cli.compression.calibration import Crops, draw_crops
 from deconv_cli.compression.pruning import choose_channels, find_importance, prune
 from deconv_cli.compression.quantization import Choice, calibrate, choose_layers, find_bias_errors, quantize
 from deconv_cli.errors import DeconvError, UsageError
+from deconv_cli.images.paths import folder_name
 from deconv_cli.network.description import Description
 from deconv_cli.network.fake_quantization import fake_quantize
 from deconv_cli.network.weights import Weights, load_weights, save_weights
@@ -284,7 +285,7 @@ def _history(weights: Weights, folders: Sequence[Path], wanted: Compression) -> 
     """Return what the file is to tell about this compression and those before it."""
     history = dataclasses.asdict(wanted) | {
         "levels": list(wanted.levels),
-        "folders": [folder.name for folder in folders],
+        "folders": [folder_name(folder) for folder in folders],
         "of": weights.sha256,
     }
     if "compression" in weights.recipe:

@@ -50,6 +50,16 @@ def is_picture(path: Path) -> bool:
     return format_of(path) is not None
 
 
+def folder_name(folder: Path) -> str:
+    """Return the name of a folder however it is given: `.` and `..` have none of their own.
+
+    >>> folder_name(Path("/scans/1900/.."))
+    'scans'
+    """
+    # To resolve it would follow links, whose names are those that users know.
+    return os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119 - see above
+
+
 # pathlib's own raise where a folder on the way cannot be searched (until Python 3.13), and one such link in a folder
 # would end the work on all the others.
 def exists(path: Path) -> bool:

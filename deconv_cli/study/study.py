@@ -20,6 +20,7 @@ from typing import Any
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import write_atomically
+from deconv_cli.images.paths import folder_name
 from deconv_cli.study.arms import SWEEP_SEED, Settings
 from deconv_cli.study.data import Data, LabelledData, cut_data, load_data, save_data
 from deconv_cli.study.run import Run, Stopped, carry_out
@@ -138,7 +139,7 @@ def _prepare(
 ) -> Data | LabelledData:
     """Cut the crops, or read them if the study goes on, and check that it is the same study."""
     fixed = json.loads(json.dumps(settings.fixed))
-    names = [folder.name for folder in (*folders, *([validation] if validation else []))]
+    names = [folder_name(folder) for folder in (*folders, *([validation] if validation else []))]
     if files.facts.exists():
         facts = _read_facts(files.facts)
         changed = [name for name in fixed if facts["fixed"].get(name) != fixed[name]]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deconv_cli.images import to_float, write_atomically
+from deconv_cli.images.paths import folder_name
 from deconv_cli.network.classifier import Classifier, build_classifier, class_probabilities
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import autocast, find_precision, training_layout
@@ -206,7 +207,7 @@ def train_classifier(
     )
     recipe = {
         **config.to_dict(),
-        "folders": [folder.name],
+        "folders": [folder_name(folder)],
         "pictures": dict(zip(training.classes, training.counts.tolist(), strict=True)),
         "step": state.step,
         "torch": torch.__version__,

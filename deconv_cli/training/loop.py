@@ -20,6 +20,7 @@ from torch import Tensor
 
 from deconv_cli.errors import UsageError, cannot_write
 from deconv_cli.images import write_atomically
+from deconv_cli.images.paths import folder_name
 from deconv_cli.metrics import mean_psnr
 from deconv_cli.network.description import Description
 from deconv_cli.network.device import find_precision
@@ -208,8 +209,8 @@ def train(
     adapt(state.network)
     write_atomically(files.config, tomli_w.dumps(config.to_dict()).encode())
     provenance = {
-        "folders": [folder.name for folder in folders],
-        "paired": paired.name if paired else "",
+        "folders": [folder_name(folder) for folder in folders],
+        "paired": folder_name(paired) if paired else "",
         "pictures": len(pictures),
         "fingerprint": fingerprint,
         "init": state.init[0] if state.init else "",
