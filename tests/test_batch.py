@@ -19,7 +19,7 @@ import jsonschema
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image
 from skimage import data
 
 from deconv_cli.errors import DiskFullError, UsageError
@@ -823,6 +823,35 @@ def test_tags_that_place_a_picture_on_a_map_go_with_the_pixels(run, tmp_path, co
     assert ran.code == 0, ran.stderr
     assert (33550 in [tag[0] for tag in read_frame(tmp_path / "out.tif").tags]) is kept
     assert ("place the picture on a map were dropped" in ran.stderr) is not kept
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tiff"])
+def test_an_enlarged_scan_is_as_large_on_paper_as_before(run, tmp_path, kind):
+    tags = Image.Exif()
+    tags[ExifTags.Base.XResolution], tags[ExifTags.Base.YResolution] = 300.0, 150.0
+    xmp = "<x:xmpmeta><rdf:Description tiff:XResolution='%s/10' tiff:YResolution='1500/10'/></x:xmpmeta>"
+    exif, packet = b"Exif\0\0" + tags.tobytes().removeprefix(b"Exif\0\0"), (xmp % "3000").encode()
+    frame = Frame(np.full((64, 48, 3), 128, np.uint8), dpi=(300.0, 150.0), exif=exif, xmp=packet)
+    (tmp_path / f"in.{kind}").write_bytes(encode_frame(frame, kind)[0])
+    for options, times in (("--scale", 2), 2), (("--noise-level", 10), 1), (("--scale", 3, "--crop", "8,8,16,16"), 3):
+        ran = run("restore", tmp_path / f"in.{kind}", tmp_path / f"out.{kind}", *options, "--overwrite")
+        assert ran.code == 0, ran.stderr
+        result = read_frame(tmp_path / f"out.{kind}")
+        assert result.dpi == pytest.approx((300 * times, 150 * times), rel=1e-3)
+        assert f"tiff:XResolution='{3000 * times}/10' tiff:YResolution='{1500 * times}/10'".encode() in result.xmp
+        if kind != "tiff":  # Which has tags of its own for it.
+            again = Image.Exif()
+            again.load(result.exif)
+            assert [again[tag] for tag in (282, 283)] == [300 * times, 150 * times]
+
+
+def test_a_resolution_that_no_file_holds_any_more_is_left_out_with_a_warning(run, tmp_path):
+    frame = Frame(np.full((32, 32, 3), 128, np.uint8), dpi=(40000.0, 40000.0))
+    (tmp_path / "in.tif").write_bytes(encode_frame(frame, "tiff")[0])
+    ran = run("restore", tmp_path / "in.tif", tmp_path / "out.tif", "--scale", 2)
+    assert ran.code == 0, ran.stderr
+    assert "the resolution was left out" in ran.stderr
+    assert read_frame(tmp_path / "out.tif").dpi is None
 
 
 @pytest.mark.parametrize("command", ["restore", "degrade"])

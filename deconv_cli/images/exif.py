@@ -29,7 +29,8 @@ MALFORMED = (
 
 _ORIENTATION, _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
 _EXIF_DIRECTORY, _SIDES = 0x8769, (0xA002, 0xA003)
-_LONG = 4
+_RESOLUTIONS = (282, 283)
+_LONG, _RATIONAL = 4, 5
 _INTEGER_CODES = {1: "B", 3: "H", 4: "I"}
 
 # Of the tags that TIFF 6.0 itself defines these describe the picture; the others say how samples are stored.
@@ -46,6 +47,8 @@ _XMP_SIDES = tuple(
     re.compile(rb"""((?:%s)(?:\s*=\s*["']|>)\s*)\d+""" % names)
     for names in (b"tiff:ImageWidth|exif:PixelXDimension", b"tiff:ImageLength|exif:PixelYDimension")
 )
+
+_XMP_RESOLUTION = re.compile(rb"""(tiff:[XY]Resolution(?:\s*=\s*["']|>)\s*)(\d+)""")
 
 
 def make_upright(exif: bytes) -> tuple[bytes, int | None]:
@@ -111,6 +114,30 @@ def with_size(exif: bytes, width: int, height: int) -> bytes:
     return PREFIX + bytes(block)
 
 
+def with_finer_dots(exif: bytes, scale: int) -> bytes:
+    """Multiply the resolution that an EXIF block tells; a malformed block is returned as it is."""
+    block = bytearray(exif.removeprefix(PREFIX))
+    order = "<" if block.startswith(b"II") else ">"
+    try:
+        (first,) = struct.unpack_from(order + "I", block, 4)
+        places = {
+            struct.unpack_from(order + "I", block, position)[0]  # Some writers have one number for both.
+            for tag, kind, length, position in _entries(block, first, order)
+            if tag in _RESOLUTIONS and kind == _RATIONAL and length == 1
+        }
+        for place in places:
+            (numerator,) = struct.unpack_from(order + "I", block, place)
+            struct.pack_into(order + "I", block, place, numerator * scale)
+    except struct.error:
+        return exif
+    return PREFIX + bytes(block)
+
+
+def xmp_with_finer_dots(xmp: bytes, scale: int) -> bytes:
+    """Multiply the resolution that an XMP packet tells."""
+    return _XMP_RESOLUTION.sub(lambda found: b"%s%d" % (found[1], int(found[2]) * scale), xmp)
+
+
 def describe(tags: Image.Exif) -> bytes | None:
     """Serialise the tags that describe the picture, without those that say how a TIFF stores it.
 
@@ -133,11 +160,16 @@ def describe(tags: Image.Exif) -> bytes | None:
 
 def _integers(block: bytearray, directory: int, order: str) -> Iterator[tuple[int, str, int]]:
     """Yield tag, struct code and position of the directory's single integers."""
+    for tag, kind, length, position in _entries(block, directory, order):
+        if length == 1 and kind in _INTEGER_CODES:
+            yield tag, order + _INTEGER_CODES[kind], position
+
+
+def _entries(block: bytearray, directory: int, order: str) -> Iterator[tuple[int, int, int, int]]:
+    """Yield tag, type, count, and position of the value or of its offset."""
     (count,) = struct.unpack_from(order + "H", block, directory)
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-        tag, kind, length = struct.unpack_from(order + "HHI", block, entry)
-        if length == 1 and kind in _INTEGER_CODES:
-            yield tag, order + _INTEGER_CODES[kind], entry + 8
+        yield *struct.unpack_from(order + "HHI", block, entry), entry + 8
 
 
 def _cut_thumbnail(block: bytearray, directory: int, order: str) -> None:

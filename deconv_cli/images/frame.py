@@ -13,6 +13,8 @@ from deconv_cli.errors import DeconvError
 
 Samples = NDArray[Any]
 """uint8, uint16 or float32."""
+MAX_DPI = 65535
+"""The finest resolution that is kept: JPEG counts in 16 bits."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from deconv_cli.errors import DeconvError, cannot_read
 from deconv_cli.images import boxes, colour, jpeg, optional, png, tiff
 from deconv_cli.images import exif as exif_block
-from deconv_cli.images.frame import Frame, Picture, Samples, too_deep, too_large
+from deconv_cli.images.frame import MAX_DPI, Frame, Picture, Samples, too_deep, too_large
 from deconv_cli.images.samples import is_gray
 
 MAX_PIXELS = 500_000_000
@@ -583,7 +583,7 @@ def _resolution(image: Image.Image, orientation: int) -> tuple[tuple[float, floa
     except (LookupError, TypeError, ValueError, ZeroDivisionError):
         x, y = image.info.get("aspect") or image.info.get("jfif_density") or (0, 0)
         return None, x != y  # Without a unit they say how wide a pixel is for its height.
-    if not (1 <= x <= 65535 and 1 <= y <= 65535):
+    if not (1 <= x <= MAX_DPI and 1 <= y <= MAX_DPI):
         return None, bool(x and y)
     return ((y, x) if orientation >= 5 else (x, y)), False
 

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from deconv_cli.images import exif as exif_block
-from deconv_cli.images.frame import Frame, Samples, too_deep, too_large
+from deconv_cli.images.frame import MAX_DPI, Frame, Samples, too_deep, too_large
 from deconv_cli.images.samples import widen
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -334,7 +334,7 @@ def _resolution(tags: Any, orientation: int) -> tuple[tuple[float, float] | None
     if not (x and y) or (x == y == 1 and unit not in _INCHES):
         return None, False
     x, y = (value * _INCHES.get(unit, 0) for value in (x, y))
-    if not (1 <= x <= 65535 and 1 <= y <= 65535):
+    if not (1 <= x <= MAX_DPI and 1 <= y <= MAX_DPI):
         return None, True
     return ((y, x) if orientation >= 5 else (x, y)), False
 

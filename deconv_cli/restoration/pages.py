@@ -13,6 +13,8 @@ import numpy as np
 from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import LOSSLESS, MAX_PIXELS, Encoding, Frame, excess, without_black, without_hidden
+from deconv_cli.images.exif import with_finer_dots, xmp_with_finer_dots
+from deconv_cli.images.frame import MAX_DPI
 from deconv_cli.images.tiff import off_the_map
 from deconv_cli.restoration.decision import Decision, decide
 
@@ -217,7 +219,20 @@ def _restore_page(
     )
     if options.stamp:
         restored = dataclasses.replace(restored, stamp=_facts(done, precision, options))
-    return off_the_map(restored) if scale > 1 else restored, done
+    return _as_large_on_paper(off_the_map(restored), scale) if scale > 1 else restored, done
+
+
+def _as_large_on_paper(frame: Frame, scale: int) -> Frame:
+    """Give an enlarged page so many times the dots per inch: a scan is of a sheet, whose size stays what it is."""
+    exif = with_finer_dots(frame.exif, scale) if frame.exif else frame.exif
+    xmp = xmp_with_finer_dots(frame.xmp, scale) if frame.xmp else frame.xmp
+    frame = dataclasses.replace(frame, exif=exif, xmp=xmp)
+    if frame.dpi is None:
+        return frame
+    dpi = frame.dpi[0] * scale, frame.dpi[1] * scale
+    if max(dpi) > MAX_DPI:
+        return dataclasses.replace(frame, dpi=None, warnings=(*frame.warnings, "the resolution was left out"))
+    return dataclasses.replace(frame, dpi=dpi)
 
 
 def _facts(done: Done, precision: str, options: Options) -> tuple[tuple[str, str], ...]:
