@@ -585,6 +585,20 @@ def test_a_sheet_is_as_wide_as_its_pictures_whatever_the_captions(restore, tmp_p
     assert between.min() == 255
 
 
+@pytest.mark.parametrize("kind", ["tif", "gif"])
+def test_a_sheet_numbers_the_pages_of_a_file(restore, tmp_path, kind):
+    pages = [Image.fromarray(data.camera()[:60, at : at + 400]) for at in (0, 1)]
+    pages[0].save(tmp_path / f"in.{kind}", save_all=True, append_images=pages[1:], duration=100)
+    pages[0].save(tmp_path / "alone.png")
+    inputs = (tmp_path / f"in.{kind}", tmp_path / "alone.png")
+    ran = restore(*inputs, tmp_path / "out", "--compare", tmp_path / "sheet.png", *FAST)
+    assert ran.code == 0, ran.stderr
+    sheet = pixels(tmp_path / "sheet.png")[..., 0]
+    rows = [sheet[8 + at * (18 + 4 + 60 + 8) :][:18, : 8 + 400] for at in range(3)]
+    assert all(row.min() < 99 for row in rows)
+    assert len({row.tobytes() for row in rows}) == 3
+
+
 def test_a_sheet_shows_floats_beyond_1_by_their_range(restore, tmp_path):
     tifffile.imwrite(tmp_path / "map.tif", data.camera()[:64, :80].astype(np.float32) * 40)
     restore(tmp_path / "map.tif", tmp_path / "out.tif", "--compare", tmp_path / "sheet.png", "--strength", 0, *FAST)
