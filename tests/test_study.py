@@ -198,6 +198,8 @@ def test_the_rate_that_validates_best_is_chosen():
         (("--depth", "5"), "even number"),
         (("--upsampling", "deconv,resize"), "--architecture pyramid"),
         (("--optimizer", "adam"), "valid: adamw, muon, sgd"),
+        (("--batch", 0), "0 is not in the range"),
+        (("--patch", 0), "0 is not in the range"),
         (("--rates", "fast"), "--rates"),
         (("--rates", "1e-3,0"), "the learning rates must be positive"),
         (("--rates", "1e-3,nan"), "the learning rates must be positive"),

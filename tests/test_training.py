@@ -492,6 +492,7 @@ def test_the_level_of_pairs_is_noise_and_never_called_a_quality(pictures, tmp_pa
         (("--noise-level", "0:inf"), "HIGH <= 255"),
         (("--task", "decompress", "--quality", "5:120"), "1 <= LOW <= HIGH <= 100"),
         (("--lr", "nan"), "rates must be positive"),
+        (("--lr", 0), "0.0 is not in the range"),
         (("--clip", "nan"), "clip must be positive"),
         (("--patch", 33), "multiple of 8"),
         (("--max-time", "soon"), "--max-time"),

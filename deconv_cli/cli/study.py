@@ -78,8 +78,8 @@ def study(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of a reported run. [2000]")] = None,
     sweep_steps: Annotated[int | None, typer.Option(help="Steps of a run that chooses the rate. [500]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Patches a step. [8; classify: 16]")] = None,
-    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels. [48; classify: 32]")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Patches a step. [8; classify: 16]")] = None,
+    patch: Annotated[int | None, typer.Option(min=1, help="Side of a patch in pixels. [48; classify: 32]")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="1000 steps: ten to twenty minutes on two cores.")] = False,
     full: Annotated[
         bool,

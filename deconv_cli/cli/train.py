@@ -153,7 +153,9 @@ def train(
     optimizer: Annotated[
         str | None, typer.Option(metavar="muon|adamw|sgd", help="How to descend. [muon; classify: adamw]")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [muon 0.01, adamw 0.001, sgd 0.1]")] = None,
+    lr: Annotated[
+        float | None, typer.Option(min=1e-9, help="Peak learning rate. [muon 0.01, adamw 0.001, sgd 0.1]")
+    ] = None,
     warmup: Annotated[
         float | None, typer.Option(help="Share of the steps over which the rate rises from zero. [0.03]")
     ] = None,
