@@ -219,6 +219,26 @@ def test_contradictions_are_refused(run, files, tmp_path, options, message):
     assert not (tmp_path / "out.png").exists()
 
 
+def test_what_had_better_be_restored_before_it_is_enlarged_is_warned_of(run, files, tmp_path):
+    clean = downscale(to_float(data.astronaut()), 2).clip(0, 1)
+    noisy = clean + np.random.default_rng(0).normal(0, 8 / 255, clean.shape)
+    for name, picture, options in (
+        ("clean.png", clean, {}),
+        ("noisy.png", noisy.clip(0, 1), {}),
+        ("worn.jpg", clean, {"quality": 60}),
+        ("fine.jpg", clean, {"quality": 95}),
+    ):
+        Image.fromarray(from_float(picture.astype(np.float32), np.uint8)).save(tmp_path / name, **options)
+    lines = run("restore", tmp_path, tmp_path / "out", "--weights", files[2], "--json").json_lines
+    warned = {line["input"].rpartition("/")[2]: " ".join(line["warnings"]) for line in lines if "input" in line}
+    assert warned.keys() == {"clean.png", "noisy.png", "worn.jpg", "fine.jpg"}
+    assert not warned["clean.png"]
+    assert not warned["fine.jpg"]
+    assert "noise level 8" in warned["noisy.png"]
+    assert "JPEG quality 60" in warned["worn.jpg"]
+    assert "restore it first, without --scale" in warned["worn.jpg"]
+
+
 def test_the_public_function_enlarges(files):
     image = picture(9, 12, 3)
     assert deconv.restore(image, weights=files[2]).shape == (18, 24, 3)

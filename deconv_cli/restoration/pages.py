@@ -16,7 +16,7 @@ from deconv_cli.images import LOSSLESS, MAX_PIXELS, Encoding, Frame, excess, wit
 from deconv_cli.images.exif import with_finer_dots, xmp_with_finer_dots
 from deconv_cli.images.frame import MAX_DPI
 from deconv_cli.images.tiff import off_the_map
-from deconv_cli.restoration.decision import Decision, decide
+from deconv_cli.restoration.decision import Decision, before_enlarging, decide
 
 if TYPE_CHECKING:
     from deconv_cli.restoration.restorer import Restored, Restorer, Restorers
@@ -219,7 +219,11 @@ def _restore_page(
     )
     if options.stamp:
         restored = dataclasses.replace(restored, stamp=_facts(done, precision, options))
-    return _as_large_on_paper(off_the_map(restored), scale) if scale > 1 else restored, done
+    if scale == 1:
+        return restored, done
+    concern = before_enlarging(_as_seen(frame))
+    done = dataclasses.replace(done, warnings=(concern,) if concern else ())
+    return _as_large_on_paper(off_the_map(restored), scale), done
 
 
 def _as_large_on_paper(frame: Frame, scale: int) -> Frame:
