@@ -222,7 +222,7 @@ def decide(
 
 
 def before_enlarging(frame: Frame) -> str | None:
-    """Say what had better be undone before a picture is enlarged: super-resolution takes it for detail, and sharpens it.
+    """Say what had better be undone before a picture is enlarged: super-resolution sharpens it as if it were detail.
 
     That is a warning and no decision, and looks at what is certain only: in small pictures texture and colours read as
     noise, and to remove them would lose more.
