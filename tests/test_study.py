@@ -519,6 +519,11 @@ def test_the_weakest_layer_shows_what_skips_starve():
     assert weakest_ratio({"health": [{"gradient": {"head": None, "tail": 1.0}}]}) is None
 
 
+def test_checkerboard_energy_of_what_nearly_diverged_is_a_number():
+    error = np.random.default_rng(0).standard_normal((1, 16, 16, 3), np.float32)
+    assert checkerboard_energy(error * np.float32(1e30)) == pytest.approx(checkerboard_energy(error), rel=1e-5)
+
+
 def test_checkerboard_energy_finds_what_a_deconvolution_leaves():
     """A stride-2 transposed convolution with unequal phases ripples, one with equal phases does not."""
     torch.manual_seed(0)

@@ -88,6 +88,7 @@ def checkerboard_energy(error: NDArray[Any]) -> float:
     >>> checkerboard_energy(noise + 2 * (np.indices((64, 64)).sum(0) % 2)[..., None]) > 5
     True
     """
+    error = error.astype(np.float64)  # What is about to diverge is too large to be squared in float32.
     centred = error - error.mean((1, 2), keepdims=True)
     power = np.square(np.abs(np.fft.fft2(centred, axes=(1, 2)))).mean((0, 3))
     rows, columns = (np.abs(np.fft.fftfreq(side)) for side in power.shape)
