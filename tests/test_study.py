@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import signal
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +110,33 @@ def test_processes_give_what_one_gives(run, pictures, tmp_path):
     assert one["score"] == pytest.approx(two["score"], abs=1e-3)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_processes_say_as_much_as_one_is_asked_to(run, pictures, tmp_path, jobs):
+    options = (*TINY, "--activations", "tanh", "--rates", "1e-3", "--steps", 4, "--seeds", 1, "--jobs", jobs)
+    said = "-sweep-0.001-1000: 3 steps of 555 parameters in "
+    assert said in run("study", pictures, *options, "--out", tmp_path / "v", "--verbose").stderr
+    assert "parameters in" not in run("study", pictures, *options, "--out", tmp_path / "n").stderr
+    assert run("study", pictures, *options, "--out", tmp_path / "q", "--quiet").stderr == ""
+
+
+def test_what_libraries_warn_of_in_a_process_is_for_the_log(monkeypatch, capsys):
+    package = logging.getLogger("deconv_cli")
+    for module, name in ((study_module, "load_data"), (torch, "set_num_threads"), (signal, "signal")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(package, "handlers", package.handlers)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(study_module, "carry_out", lambda *_: warnings.warn("overflow", RuntimeWarning, stacklevel=1))
+    level = package.level
+    study_module._Worker.start(None, None, SimpleNamespace(is_set=lambda: False), logging.DEBUG)
+    try:
+        _, ((severity, text),) = study_module._Worker.carry_out(None)
+    finally:
+        package.setLevel(level)
+    assert severity == logging.DEBUG
+    assert text.endswith("RuntimeWarning: overflow")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_diverged_arm_is_a_result(run, pictures, tmp_path):
     out = tmp_path / "study"
     options = (*TINY, "--activations", "none", "--optimizer", "sgd", "--rates", "1e30", "--steps", 40, "--jobs", 1)
@@ -145,7 +176,7 @@ def test_an_error_amid_a_study_does_not_wait_for_the_runs_that_are_left(pictures
         raise DiskFullError("the disk is full")
 
     monkeypatch.setattr(study_module, "ProcessPoolExecutor", Threads)
-    monkeypatch.setattr(study_module._Worker, "carry_out", lambda run: time.sleep(0.05) or {"score": run.rate})
+    monkeypatch.setattr(study_module._Worker, "carry_out", lambda run: time.sleep(0.05) or ({"score": run.rate}, []))
     rates = tuple(number / 1000 for number in range(1, 41))
     settings = Settings(("relu",), depths=(4,), width=4, steps=4, sweep_steps=2, patch=16, batch=2, rates=rates)
     with pytest.raises(DiskFullError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -12,6 +11,7 @@ import typer
 
 from deconv_cli.cli.streams import Streams
 from deconv_cli.errors import UsageError
+from deconv_cli.library_warnings import log_library_warnings
 
 Number = TypeVar("Number", int, float)
 
@@ -56,13 +56,6 @@ class _ToStreams(logging.Handler):
         elif text not in self._warned_of:
             self._warned_of.add(text)
             self.streams.warning(text)
-
-
-def _log_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
-) -> None:
-    """Log what libraries warn of: it is for developers, and what users are to know the package says itself."""
-    logging.getLogger("deconv_cli").debug("%s:%d: %s: %s", filename, lineno, category.__name__, message)
 
 
 def parse_numbers(
@@ -172,5 +165,5 @@ def set_up(context: typer.Context, *, quiet: bool, verbose: bool) -> Streams:
     log.handlers = [_ToStreams(streams)]
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
-    warnings.showwarning = _log_warning
+    log_library_warnings()
     return streams

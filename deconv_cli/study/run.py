@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -39,6 +40,8 @@ POINTS = 12
 LOOKED_AT = 256
 """Held-out pictures, at most, on which the units of a classifier are observed."""
 CPU = torch.device("cpu")
+
+log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):  # noqa: N818 - no error
@@ -98,7 +101,9 @@ def carry_out(
     if not result["diverged"]:
         result |= training.measure(thoroughly=not run.sweep)
         result["diverged"] = result["score"] is None
-    return result | {"seconds": round(time.perf_counter() - began, 2)}
+    seconds = time.perf_counter() - began
+    log.debug("%s: %d steps of %d parameters in %.1f s", run.name, result["stopped_at"], result["parameters"], seconds)
+    return result | {"seconds": round(seconds, 2)}
 
 
 class Training(ABC):

@@ -21,6 +21,7 @@ from deconv_cli._version import __version__
 from deconv_cli.errors import DeconvError, UsageError
 from deconv_cli.images import write_atomically
 from deconv_cli.images.paths import folder_name
+from deconv_cli.library_warnings import log_library_warnings
 from deconv_cli.study.arms import SWEEP_SEED, Settings
 from deconv_cli.study.data import Data, LabelledData, cut_data, load_data, save_data
 from deconv_cli.study.run import Run, Stopped, carry_out
@@ -253,7 +254,7 @@ class _Carrier:
     def _in_processes(self, runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
         context = multiprocessing.get_context("spawn")
         stopping = context.Event()
-        arguments = (self.files.crops, self.settings, stopping)
+        arguments = (self.files.crops, self.settings, stopping, log.getEffectiveLevel())
         pool = ProcessPoolExecutor(self.jobs, context, _Worker.start, arguments)
         try:
             waiting = {pool.submit(_Worker.carry_out, run): run for run in runs}
@@ -268,12 +269,15 @@ class _Carrier:
                     if isinstance(future.exception(), Stopped):
                         continue
                     try:
-                        yield run, future.result()
+                        result, entries = future.result()
                     except BrokenProcessPool as error:
                         raise DeconvError(
                             "a process of the study was killed, perhaps for want of memory; the same command goes on,"
                             " with fewer --jobs"
                         ) from error
+                    for level, text in entries:
+                        log.log(level, "%s", text)
+                    yield run, result
         finally:
             # Whatever ended this, such as a full disk: nobody takes the results of the runs that are left.
             stopping.set()
@@ -292,24 +296,45 @@ def _read_result(path: Path) -> dict[str, Any] | None:
     return result
 
 
+class _Entries(logging.Handler):
+    """Keeps what is logged, severity and text, for the process that has somebody to tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append((record.levelno, record.getMessage()))
+
+    def take(self) -> list[tuple[int, str]]:
+        """Return what was logged since the last time."""
+        taken, self.kept = self.kept, []
+        return taken
+
+
 class _Worker:
     """What a process of a study holds: the same crops and settings for all its runs."""
 
     settings: Settings
     data: Data | LabelledData
     stopping: Event
+    entries: _Entries
 
     @classmethod
-    def start(cls, crops: Path, settings: Settings, stopping: Event) -> None:
-        """Prepare the process."""
+    def start(cls, crops: Path, settings: Settings, stopping: Event, level: int) -> None:
+        """Prepare the process; `level` is the least severity of what is logged."""
         import torch
 
         # Ctrl-C reaches every process of the terminal; the parent decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         torch.set_num_threads(1)
+        cls.entries, package = _Entries(), logging.getLogger("deconv_cli")
+        package.handlers = [cls.entries]
+        package.setLevel(level)
+        log_library_warnings()
         cls.settings, cls.data, cls.stopping = settings, load_data(crops), stopping
 
     @classmethod
-    def carry_out(cls, run: Run) -> dict[str, Any]:
-        """Carry out a run in this process."""
-        return carry_out(run, cls.settings, cls.data, cls.stopping.is_set)
+    def carry_out(cls, run: Run) -> tuple[dict[str, Any], list[tuple[int, str]]]:
+        """Carry out a run in this process; return its result, and what was logged."""
+        return carry_out(run, cls.settings, cls.data, cls.stopping.is_set), cls.entries.take()
