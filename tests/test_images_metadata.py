@@ -211,6 +211,18 @@ def test_pixels_of_a_jpeg_that_are_not_square_are_warned_of():
     assert read_frame(bytes(jpeg)).warnings == ("the resolution was left out",)
 
 
+@pytest.mark.parametrize("exif", [exif_block(), exif_block()[:40]], ids=["whole", "cut"])
+def test_a_jpeg_that_tells_no_resolution_gets_none(exif):
+    """Pillow makes 72 dots per inch of EXIF without any."""
+    source = saved("jpg", exif=exif)
+    assert read_frame(source).dpi is None
+    told = exif_block(XResolution=300, ResolutionUnit=2)
+    assert read_frame(saved("jpg", exif=told)).dpi == (300, 300)
+    wide = bytearray(source)
+    wide[13:18] = struct.pack(">BHH", 0, 2, 1)
+    assert "the resolution was left out" in read_frame(bytes(wide)).warnings
+
+
 def test_resolution_turns_with_the_picture():
     assert read_frame(saved("jpg", exif=exif_block(6), dpi=(300, 150))).dpi == pytest.approx((150, 300))
 

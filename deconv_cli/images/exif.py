@@ -29,7 +29,7 @@ MALFORMED = (
 
 _ORIENTATION, _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
 _EXIF_DIRECTORY, _SIDES = 0x8769, (0xA002, 0xA003)
-_RESOLUTIONS = (282, 283)
+RESOLUTIONS = (282, 283)
 _LONG, _RATIONAL = 4, 5
 _INTEGER_CODES = {1: "B", 3: "H", 4: "I"}
 
@@ -123,7 +123,7 @@ def with_finer_dots(exif: bytes, scale: int) -> bytes:
         places = {
             struct.unpack_from(order + "I", block, position)[0]  # Some writers have one number for both.
             for tag, kind, length, position in _entries(block, first, order)
-            if tag in _RESOLUTIONS and kind == _RATIONAL and length == 1
+            if tag in RESOLUTIONS and kind == _RATIONAL and length == 1
         }
         for place in places:
             (numerator,) = struct.unpack_from(order + "I", block, place)

@@ -578,14 +578,25 @@ def _left_out(image: Image.Image, *, other_resolution: bool) -> Iterator[str]:
 
 def _resolution(image: Image.Image, orientation: int) -> tuple[tuple[float, float] | None, bool]:
     """Return dots per inch along the upright picture, if the file gives them sensibly; and whether it gives others."""
+    told = () if _has_invented_resolution(image) else image.info.get("dpi", ())
     try:
-        x, y = (float(value) for value in image.info["dpi"])
+        x, y = (float(value) for value in told)
     except (LookupError, TypeError, ValueError, ZeroDivisionError):
         x, y = image.info.get("aspect") or image.info.get("jfif_density") or (0, 0)
         return None, x != y  # Without a unit they say how wide a pixel is for its height.
     if not (1 <= x <= MAX_DPI and 1 <= y <= MAX_DPI):
         return None, bool(x and y)
     return ((y, x) if orientation >= 5 else (x, y)), False
+
+
+def _has_invented_resolution(image: Image.Image) -> bool:
+    """Tell whether Pillow says 72 dots per inch of a JPEG whose EXIF tells none, or cannot be read."""
+    if not isinstance(image, JpegImageFile) or image.info.get("jfif_unit") or "dpi" not in image.info:
+        return False
+    try:
+        return exif_block.RESOLUTIONS[0] not in image.getexif()
+    except exif_block.MALFORMED:
+        return True
 
 
 def _jpeg_quality(image: Image.Image) -> int | None:
