@@ -309,7 +309,10 @@ def test_auto_restores_what_a_camera_has_denoised(run, tmp_path):
     source.write_bytes(encoded(noisy("denoised", 8), 97))
     ran = run("restore", source, tmp_path / "out.png", "--json")
     assert ran.code == 0, ran.stderr
-    assert "hidden noise" in ran.json_lines[0]["decision"]
+    line = ran.json_lines[0]
+    assert "hidden noise" in line["decision"]
+    # The network is blind, but users are told what was found.
+    assert (line["task"], line["noise_level"]) == ("photo", pytest.approx(8, abs=4))
     before, after = (psnr(CLEAN, read_frame(path).pixels) for path in (source, tmp_path / "out.png"))
     assert after > before + 2
 

@@ -105,8 +105,8 @@ class Done:
     decision
         What was decided and why.
     noise_level
-        What the network was told (of a CMYK picture for the noisier of colours and black), or what was estimated; None
-        if neither.
+        What the network was told (of a CMYK picture for the noisier of colours and black), or what was estimated of a
+        page that needs nothing or goes to a blind network; None if neither.
     scale
         Output side over input side.
     weights
@@ -219,6 +219,8 @@ def _restore_page(
     )
     if options.stamp:
         restored = dataclasses.replace(restored, stamp=_facts(done, precision, options))
+    if decision and level is None:
+        done = dataclasses.replace(done, noise_level=round(decision.noise_level, 2))
     if scale == 1:
         return restored, done
     concern = before_enlarging(_as_seen(frame))
