@@ -49,7 +49,7 @@ COMPRESSED_COLOUR_NOISE = 1.4
 camera noise of level 5 81 of 100 at quality 95, 63 at 90 and 28 at 70."""
 ENLARGED_LEVEL = 4.0
 """Noise level from which a picture had better be restored before it is enlarged: of 35 pictures without noise, halved,
-3 read more, and with noise of level 5 `sr-x2` is hardly better than interpolation."""
+2 read more, and with noise of level 5 a quarter is left of what `sr-x2` wins over interpolation."""
 SMOOTH_RATIO = 1.5
 """Noise in averages of 2 x 2 pixels over noise level from which the noise may not be white, and a trial is to tell:
 white noise has 1, of level 5 in 2 of 13 pictures with texture more than 1.5; noise that a camera has smoothed, 1.6 to
