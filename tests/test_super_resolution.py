@@ -239,6 +239,17 @@ def test_what_had_better_be_restored_before_it_is_enlarged_is_warned_of(run, fil
     assert "restore it first, without --scale" in warned["worn.jpg"]
 
 
+def test_pages_that_had_better_be_restored_first_are_warned_of_once_a_file(run, files, tmp_path):
+    rng, clean = np.random.default_rng(0), data.camera()[:128, :128] / 255
+    pages = [
+        Image.fromarray(from_float(clean + rng.normal(0, sigma / 255, clean.shape), np.uint8)) for sigma in (0, 9, 15)
+    ]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    line = run("restore", tmp_path / "scan.tif", tmp_path / "out.tif", "--weights", files[2], "--json").json_lines[0]
+    assert len(line["warnings"]) == 1
+    assert "noise level" in line["warnings"][0]
+
+
 def test_the_public_function_enlarges(files):
     image = picture(9, 12, 3)
     assert deconv.restore(image, weights=files[2]).shape == (18, 24, 3)

@@ -19,7 +19,7 @@ from deconv_cli.images import Frame, Picture, atomic_file, check_pages, format_o
 from deconv_cli.network.container import available_memory
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.decision import Decision
-from deconv_cli.restoration.pages import Done, Options, cut, decide_page, restore_page
+from deconv_cli.restoration.pages import Done, Options, cut, decide_page, find_concern, restore_page
 from deconv_cli.restoration.planning import Job
 from deconv_cli.restoration.resume import ResumeRecord
 
@@ -130,6 +130,7 @@ def _read_pages(
         may_copy = target == picture.format and options.may_copy(target)
         idle: list[Decision] = []
         doubts: dict[str, None] = {}
+        unwarned = restorers.scale_for(options.task, options.scale) > 1
         for frame in picture.frames:
             decision = decide_page(frame, options, restorers)
             if may_copy and decision and decision.task is None:
@@ -141,6 +142,9 @@ def _read_pages(
                 with open_picture(source, name=name, max_pixels=options.max_pixels) as again:
                     yield from (_Page(earlier, found) for found, earlier in zip(idle, again.frames, strict=False))
             may_copy, idle = False, []
+            if unwarned and (concern := find_concern(frame)):
+                # Once a file: every page would tell another noise level.
+                frame, unwarned = dataclasses.replace(frame, warnings=(*frame.warnings, concern)), False  # noqa: PLW2901
             yield _Page(frame, decision)
         if idle:
             yield _Copy(idle[0], tuple(doubts))

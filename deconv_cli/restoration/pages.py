@@ -152,6 +152,18 @@ def decide_page(frame: Frame, options: Options, restorers: Restorers) -> Decisio
         )
 
 
+def find_concern(frame: Frame) -> str | None:
+    """Say what had better be undone before a page is enlarged, if anything; see `before_enlarging`.
+
+    Raises
+    ------
+    DeconvError
+        If memory does not suffice.
+    """
+    with _naming(frame):
+        return before_enlarging(_as_seen(frame))
+
+
 def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, options: Options) -> tuple[Frame, Done]:
     """Restore a page.
 
@@ -221,11 +233,7 @@ def _restore_page(
         restored = dataclasses.replace(restored, stamp=_facts(done, precision, options))
     if decision and level is None:
         done = dataclasses.replace(done, noise_level=round(decision.noise_level, 2))
-    if scale == 1:
-        return restored, done
-    concern = before_enlarging(_as_seen(frame))
-    done = dataclasses.replace(done, warnings=(concern,) if concern else ())
-    return _as_large_on_paper(off_the_map(restored), scale), done
+    return _as_large_on_paper(off_the_map(restored), scale) if scale > 1 else restored, done
 
 
 def _as_large_on_paper(frame: Frame, scale: int) -> Frame:

@@ -51,8 +51,10 @@ UNTOUCHED_SHARE = 0.5
 SATURATED_SHARE = 0.4
 """Of the channels of a flat colour, those that are 0 or 1."""
 TEXT_SHARE = 0.06
-SMALLEST_TYPE, SMALLEST_BOLD, LARGEST_TYPE = 8, 14, 32
+SMALLEST_TYPE, LARGEST_TYPE = 8, 32
 """Size of letters in pixels of the degraded picture."""
+SMALLEST_BOLD = 14
+"""Size of letters in pixels of the patch from which some are bold."""
 LETTERS = string.ascii_letters + string.digits + string.punctuation + 8 * string.whitespace[0]
 BORDER_SHARE = 0.25
 BORDER_GRID = 8
