@@ -18,7 +18,7 @@ from deconv_cli.images import downscale, from_float, to_float, upscale
 from deconv_cli.network.description import Architecture, Description
 from deconv_cli.network.encoder_decoder import build_network, enlarge
 from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
-from deconv_cli.restoration.restorer import Restorer
+from deconv_cli.restoration.restorer import Restorer, Restorers
 from deconv_cli.tasks import find_task
 
 SCALES = (2, 3, 4)
@@ -205,7 +205,8 @@ def test_the_command_enlarges(run, files, tmp_path):
     ("options", "message"),
     [
         (("--scale", 5), "valid: 2, 3, 4"),
-        (("--scale", 2, "--task", "denoise"), "denoise has no scale 2"),
+        (("--scale", 3, "--task", "denoise"), "are for sr, not for denoise"),
+        (("--scale", 3, "--noise-level", 10), "are for sr, not for denoise"),
         (("--scale", 2), "are for scale 3, not for 2"),
         (("--task", "denoise"), "are for sr, not for denoise"),
         (("--noise-level", 10), "blind"),
@@ -236,7 +237,68 @@ def test_what_had_better_be_restored_before_it_is_enlarged_is_warned_of(run, fil
     assert not warned["fine.jpg"]
     assert "noise level 8" in warned["noisy.png"]
     assert "JPEG quality 60" in warned["worn.jpg"]
-    assert "restore it first, without --scale" in warned["worn.jpg"]
+    assert "--task decompress beside --scale undoes it" in warned["worn.jpg"]
+    assert "--task denoise beside --scale undoes it" in warned["noisy.png"]
+
+
+@pytest.fixture
+def worn(tmp_path):
+    """Return a small picture, noisy and with a resolution."""
+    clean = data.astronaut()[40:130, 170:270]
+    noisy = (clean + np.random.default_rng(0).normal(0, 12, clean.shape)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "worn.png", dpi=(150, 150))
+    return tmp_path / "worn.png"
+
+
+@pytest.mark.parametrize("options", [("--task", "denoise", "--noise-level", 11), ("--task", "decompress"), ("--tta",)])
+def test_what_is_restored_and_enlarged_at_once_is_as_by_two_runs(run, worn, tmp_path, options):
+    """With a resolution that grows once, and one line that tells both."""
+    options = options if "--task" in options else ("--task", "photo", *options)
+    once, first, second = (tmp_path / f"{name}.png" for name in ("once", "first", "second"))
+    ran = run("restore", worn, once, *options, "--scale", 2, "--json")
+    assert ran.code == 0, ran.stderr
+    before = run("restore", worn, first, *options, "--json").json_lines[0]
+    after = run("restore", first, second, "--scale", 2, "--json", *options[2:] * (options[-1] == "--tta")).json_lines[0]
+    with Image.open(once) as result, Image.open(second) as expected:
+        assert np.array_equal(np.asarray(result), np.asarray(expected))
+        assert result.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    line = ran.json_lines[0]
+    assert not line["warnings"]
+    assert (line["task"], line["scale"]) == (f"{options[1]}+sr", 2)
+    assert line["weights"] == f"{options[1]}+sr-x2"
+    assert line["noise_level"] == before["noise_level"]
+    assert line["decision"] == f"{before['decision']}; {after['decision']}"
+
+
+def test_a_noise_level_beside_a_scale_is_that_of_noise_to_take_off_before(run, worn, tmp_path):
+    line = run("restore", worn, tmp_path / "out.png", "--noise-level", 12, "--scale", 2, "--json").json_lines[0]
+    assert (line["task"], line["noise_level"], line["warnings"]) == ("denoise+sr", 12, [])
+    ran = run("restore", worn, tmp_path / "no.png", "--noise-level", 99, "--scale", 2)
+    assert ran.code == 2
+    assert "75" in ran.stderr
+
+
+def test_a_part_is_restored_and_enlarged_as_in_the_whole(run, worn, tmp_path):
+    whole, part, sheet = (tmp_path / f"{name}.png" for name in ("whole", "part", "sheet"))
+    options = ("--task", "denoise", "--scale", 3, "--stamp", "--overwrite")
+    assert run("restore", worn, whole, *options).code == 0
+    assert run("restore", worn, part, *options, "--crop", "50,30,40,25", "--compare", sheet).code == 0
+    with Image.open(whole) as image, Image.open(part) as cropped:
+        assert np.array_equal(np.asarray(cropped), np.asarray(image)[90:165, 150:270])
+        facts = dict(line.split(": ") for line in cropped.info["deconv"].splitlines())
+    assert (facts["Task"], facts["Weights"], facts["Scale"]) == ("denoise+sr", "denoise+sr-x3", "3")
+    assert len(facts["WeightsSha256"].split("+")) == 2
+
+
+def test_what_restoring_and_enlarging_takes_is_estimated_of_both(run, worn, tmp_path, monkeypatch):
+    asked = []
+    of = Restorers.of
+    monkeypatch.setattr(Restorers, "of", lambda self, *task, **how: asked.append(task) or of(self, *task, **how))
+    ran = run("restore", worn, tmp_path / "out.png", "--task", "photo", "--scale", 2, "--dry-run", "--json")
+    assert ran.code == 0, ran.stderr
+    assert [task[0] for task in asked] == ["photo", "sr"]
+    alone = run("restore", worn, tmp_path / "out.png", "--task", "photo", "--dry-run", "--json")
+    assert ran.json_lines[-1]["memory_bytes"] > alone.json_lines[-1]["memory_bytes"]
 
 
 def test_pages_that_had_better_be_restored_first_are_warned_of_once_a_file(run, files, tmp_path):

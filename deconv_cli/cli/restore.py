@@ -64,7 +64,7 @@ def restore(
         int | None,
         typer.Option(
             metavar="2|3|4",
-            help="Enlarge so many times; implies --task sr. [sr: 2]",
+            help="Enlarge so many times, by --task sr; what another --task is for is undone before. [sr: 2]",
             show_default=False,
             rich_help_panel=RESTORATION,
         ),
@@ -276,8 +276,9 @@ def restore(
     if task not in {"auto", *TASKS}:
         raise unknown_name("task", task, ("auto", *TASKS))
     if scale is not None:
-        task = "sr" if task == "auto" else task
-        TASKS[task].find_scale(scale)
+        # A noise level is of noise, which is taken off before.
+        task = task if task != "auto" else "sr" if noise_level == "auto" else "denoise"
+        TASKS["sr"].find_scale(scale)
 
     options = Options(
         task=task,
@@ -479,6 +480,7 @@ class Request:
         UsageError
             If task, scale or noise level are not what it was trained for; later, some of the work would be done.
         """
+        from deconv_cli.restoration.pages import networks_for
         from deconv_cli.restoration.restorer import Restorers
 
         restorers, options = (
@@ -489,8 +491,7 @@ class Request:
             restorers.only.require(None if options.task == "auto" else options.task, options.scale)
             options = replace(options, task=restorers.only.task.name)
         if options.noise_level != "auto":
-            task = "denoise" if options.task == "auto" else options.task
-            restorers.of(task, options.scale).require_level(options.noise_level)
+            next(networks_for(options, restorers)).require_level(options.noise_level)
         return restorers, options
 
 

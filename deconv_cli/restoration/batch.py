@@ -19,7 +19,16 @@ from deconv_cli.images import Frame, Picture, atomic_file, check_pages, format_o
 from deconv_cli.network.container import available_memory
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.decision import Decision
-from deconv_cli.restoration.pages import Done, Options, cut, decide_page, find_concern, restore_page
+from deconv_cli.restoration.pages import (
+    Done,
+    Options,
+    cut,
+    decide_page,
+    find_concern,
+    joined,
+    restore_page,
+    total_scale,
+)
 from deconv_cli.restoration.planning import Job
 from deconv_cli.restoration.resume import ResumeRecord
 
@@ -45,7 +54,8 @@ class Outcome:
         format, quality or part was asked for; ``complete``: already done; ``planned``: by a dry run; ``failed``;
         ``skipped``: not begun, because the disk was full.
     task
-        What was undone, or null.
+        What was undone, or null. Here and below, several are joined by + if pages differ, or if what a task had left
+        was enlarged.
     decision
         What was decided and why, or null.
     noise_level
@@ -63,7 +73,7 @@ class Outcome:
     weights
         Name of the weights, or null.
     engine
-        Name of the engine that ran the network, several joined by + if pages differ, or null.
+        Name of the engine that ran the network, or null.
     fallback
         Which engines were to run it and why they did not, or did not to the end; or null.
     warnings
@@ -130,7 +140,7 @@ def _read_pages(
         may_copy = target == picture.format and options.may_copy(target)
         idle: list[Decision] = []
         doubts: dict[str, None] = {}
-        unwarned = restorers.scale_for(options.task, options.scale) > 1
+        unwarned = not options.enlarges_after and total_scale(options, restorers) > 1
         for frame in picture.frames:
             decision = decide_page(frame, options, restorers)
             if may_copy and decision and decision.task is None:
@@ -167,21 +177,20 @@ def _misnamed(job: Job, picture: Picture) -> tuple[str, ...]:
 def _describe(outcome: Outcome, picture: Picture, all_done: list[Done]) -> Outcome:
     """Say what was done to the pages of a file."""
     first = next((done for done in all_done if done.task), all_done[0])
-    tasks = dict.fromkeys(done.task for done in all_done if done.task)
-    engines = dict.fromkeys(done.engine for done in all_done if done.engine)
+    task = joined(*(done.task for done in all_done))
     # What gave way to run one page does for all that follow: of the same weights the last page knows it all.
     fallbacks = {done.weights: done.fallback for done in all_done if done.fallback}
     more = f" (the first of {len(all_done)})" if len(all_done) > 1 else ""
     return dataclasses.replace(
         outcome,
-        status="restored" if tasks else "rewritten",
-        task="+".join(tasks) or None,
+        status="restored" if task else "rewritten",
+        task=task or None,
         decision=first.decision + more,
         noise_level=first.noise_level,
         scale=first.scale,
-        weights=first.weights[0] if first.weights else None,
-        engine="+".join(engines) or None,
-        fallback="; ".join(dict.fromkeys(fallbacks.values())) or None,
+        weights=joined(*(done.weights[0] for done in all_done if done.weights)) or None,
+        engine=joined(*(done.engine for done in all_done)) or None,
+        fallback=joined(*fallbacks.values(), separator="; ") or None,
         width=picture.width,
         height=picture.height,
         pages=picture.count,
@@ -426,7 +435,7 @@ class Batch:
                 continue
             beside = sum(other.needed for other in self._incoming) + sum(other.needed for other in self._outgoing)
             in_use = in_hand + beside
-            picture, scale = incoming.picture, self.restorers.scale_for(self.options.task, self.options.scale)
+            picture, scale = incoming.picture, total_scale(self.options, self.restorers)
             needed = memory.picture_bytes(picture.width, picture.height, picture.bytes_per_pixel, scale)
             must = not in_hand and incoming is self._incoming[0]
             if in_use and in_use + needed > self._budget and not must:

@@ -22,6 +22,7 @@ from deconv_cli.images import Frame, is_gray
 from deconv_cli.images.jpeg import high_frequency_step
 from deconv_cli.metrics.luma import LUMA
 from deconv_cli.restoration.trial import Removed, removed_noise
+from deconv_cli.tasks import TASKS
 
 CLEAN_LEVEL = 2.0
 """An estimated noise level below this is none to speak of: clean photographs read 1 to 2."""
@@ -230,7 +231,8 @@ def before_enlarging(frame: Frame) -> str | None:
     findings = Findings.of(frame)
     if findings.noise_level < ENLARGED_LEVEL and not findings.compressed:
         return None
-    return f"enlarged with the picture: {findings}; better restore it first, without --scale, and enlarge the result"
+    task = _choose(findings, TASKS)
+    return f"enlarged with the picture: {findings}; --task {task} beside --scale undoes it before"
 
 
 def _wants_trial(frame: Frame, findings: Findings, task: str | None) -> bool:

@@ -14,6 +14,7 @@ from deconv_cli.images import check_pages, open_picture
 from deconv_cli.images.paths import exists
 from deconv_cli.restoration import memory
 from deconv_cli.restoration.batch import Outcome, written_format
+from deconv_cli.restoration.pages import networks_for, total_scale
 
 if TYPE_CHECKING:
     from deconv_cli.restoration.pages import Options
@@ -61,7 +62,7 @@ def look_at(job: Job, options: Options, restorers: Restorers, estimate: Estimate
         with open_picture(job.source, max_pixels=options.max_pixels) as picture:
             target = written_format(picture, job.format)
             check_pages(picture.name, target, picture.count, animated=picture.animated)
-            scale = restorers.scale_for(options.task, options.scale)
+            scale = total_scale(options, restorers)
             estimate.add(picture.width, picture.height, picture.count, picture.bytes_per_pixel, scale)
             return dataclasses.replace(
                 outcome, width=picture.width, height=picture.height, pages=picture.count, input_bytes=size
@@ -72,10 +73,11 @@ def look_at(job: Job, options: Options, restorers: Restorers, estimate: Estimate
 
 def seconds_per_megapixel(restorers: Restorers, options: Options) -> float:
     """Time the network on a small picture, with the options of the batch."""
-    task = "denoise" if options.task == "auto" else options.task
-    restorer = restorers.of(task, options.scale)
     sample = np.random.default_rng(0).integers(0, 255, (SAMPLE, SAMPLE, 3), np.uint8)
-    restorer.restore(sample, tta=options.tta)
-    began = time.perf_counter()
-    restorer.restore(sample, tta=options.tta)
-    return (time.perf_counter() - began) / SAMPLE**2 * 1e6
+    seconds = 0.0
+    for restorer in networks_for(options, restorers):
+        restorer.restore(sample, tta=options.tta)
+        began = time.perf_counter()
+        restorer.restore(sample, tta=options.tta)
+        seconds += time.perf_counter() - began
+    return seconds / SAMPLE**2 * 1e6

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from deconv_cli.restoration.restorer import Restored, Restorer, Restorers
 
 
+ENLARGING = "sr"
+"""Name of the task that enlarges."""
+
+
 @dataclass(frozen=True)
 class Crop:
     """A part of a picture, in pixels from its upper left corner."""
@@ -30,6 +34,11 @@ class Crop:
     y: int
     width: int
     height: int
+
+    def within(self, other: Crop, scale: int = 1) -> Crop:
+        """Return the same part, seen from another one that was enlarged so many times."""
+        left, top = self.x - other.x, self.y - other.y
+        return Crop(left * scale, top * scale, self.width * scale, self.height * scale)
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class Options:
     noise_level, strength, chroma, tta, tile
         See `deconv_cli.restoration.restorer.Restorer.restore`. A noise level means denoising.
     scale
-        Enlargement of super-resolution; None is what the weights do, or the task's default.
+        Enlargement of super-resolution; None is what the weights do, or the task's default. Beside a task that keeps
+        the size: what it leaves is enlarged then.
     crop
         The part to restore; None is all.
     format
@@ -88,6 +98,11 @@ class Options:
         """Whether every page is looked at to find out what it needs."""
         return self.task == self.noise_level == "auto"
 
+    @property
+    def enlarges_after(self) -> bool:
+        """Whether what the task has left is enlarged then."""
+        return self.scale not in (None, 1) and self.task not in ("auto", ENLARGING)
+
     def may_copy(self, kept_format: str) -> bool:
         """Whether a file that needs nothing and keeps its format can be copied."""
         same_quality = self.quality is None or kept_format in LOSSLESS
@@ -101,7 +116,7 @@ class Done:
     Attributes
     ----------
     task
-        What was undone; None if nothing had to be.
+        What was undone; None if nothing had to be. Here and below, what differs of two networks is joined by ``+``.
     decision
         What was decided and why.
     noise_level
@@ -111,6 +126,8 @@ class Done:
         Output side over input side.
     weights
         Name and sha256 of the weights, or None.
+    precision
+        Number format that it ran in, or None.
     engine
         Name of the engine that ran the network, or None.
     fallback
@@ -124,6 +141,7 @@ class Done:
     noise_level: float | None = None
     scale: int = 1
     weights: tuple[str, str] | None = None
+    precision: str | None = None
     engine: str | None = None
     fallback: str | None = None
     warnings: tuple[str, ...] = ()
@@ -132,6 +150,28 @@ class Done:
     def nothing(cls, decision: Decision) -> Done:
         """Say that nothing had to be done."""
         return cls(None, decision.reason, round(decision.noise_level, 2))
+
+    def then(self, other: Done) -> Done:
+        """Say that something was done to what was left."""
+        assert self.weights
+        assert other.weights
+        name, sha256 = (joined(*pair) for pair in zip(self.weights, other.weights, strict=True))
+        return dataclasses.replace(
+            self,
+            task=joined(self.task, other.task),
+            decision=f"{self.decision}; {other.decision}",
+            scale=self.scale * other.scale,
+            weights=(name, sha256),
+            precision=joined(self.precision, other.precision),
+            engine=joined(self.engine, other.engine),
+            fallback=joined(self.fallback, other.fallback, separator="; ") or None,
+            warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
+        )
+
+
+def joined(*words: str | None, separator: str = "+") -> str:
+    """Join words, each once; ``None`` is none."""
+    return separator.join(dict.fromkeys(word for word in words if word))
 
 
 def decide_page(frame: Frame, options: Options, restorers: Restorers) -> Decision | None:
@@ -184,7 +224,47 @@ def restore_page(frame: Frame, decision: Decision | None, restorers: Restorers, 
         If the options do not go with the weights.
     """
     with _naming(frame):
-        return _restore_page(frame, decision, restorers, options)
+        if options.enlarges_after:
+            restored, done = _restore_and_enlarge(frame, restorers, options)
+        else:
+            restored, done = _restore_page(frame, decision, restorers, options)
+        stamp = _facts(done, options) if options.stamp and done.task else ()
+        return dataclasses.replace(restored, stamp=stamp), done
+
+
+def total_scale(options: Options, restorers: Restorers) -> int:
+    """Return output side over input side, without loading a network for it."""
+    if options.enlarges_after:
+        return restorers.scale_for(ENLARGING, options.scale)
+    return restorers.scale_for(options.task, options.scale)
+
+
+def networks_for(options: Options, restorers: Restorers) -> Iterator[Restorer]:
+    """Yield the networks that pictures go through, one after the other; where auto decides, that for noise.
+
+    Raises
+    ------
+    UsageError
+        If the options do not go with the weights.
+    """
+    if options.enlarges_after:
+        yield restorers.of(options.task)
+        yield restorers.of(ENLARGING, options.scale)
+    else:
+        yield restorers.of("denoise" if options.task == "auto" else options.task, options.scale)
+
+
+def _restore_and_enlarge(frame: Frame, restorers: Restorers, options: Options) -> tuple[Frame, Done]:
+    """Do what two runs would, the second one on the result of the first, rounded as a file holds it."""
+    enlarging = Options(task=ENLARGING, scale=options.scale, tta=options.tta, tile=options.tile)
+    around = None
+    if crop := options.crop:
+        around = _around(frame, crop, restorers.of(ENLARGING, options.scale))
+        enlarging = dataclasses.replace(enlarging, crop=crop.within(around))
+    restoring = dataclasses.replace(options, scale=None, crop=around)
+    restored, undone = _restore_page(frame, None, restorers, restoring)
+    enlarged, done = _restore_page(restored, None, restorers, enlarging)
+    return enlarged, undone.then(done)
 
 
 @contextlib.contextmanager
@@ -211,28 +291,26 @@ def _restore_page(
     frame, largest = _normalised(frame)
     # Of the whole page: the level of a part may be estimated otherwise.
     levels = _noise_levels(frame, decision, restorer, options)
-    window = _Window(frame, options.crop, restorer) if options.crop else None
-    restored, result = _restore_layers(window.frame if window else frame, restorer, levels, options)
-    if window:
-        restored = window.cut(restored)
+    scale = restorer.description.scale
+    around = _around(frame, options.crop, restorer) if options.crop else None
+    restored, result = _restore_layers(cut(frame, around), restorer, levels, options)
+    if options.crop and around:
+        restored = cut(restored, options.crop.within(around, scale))
     if largest != 1:
         restored = dataclasses.replace(restored, pixels=restored.pixels * np.float32(largest))
     level = max((level for level in levels if level is not None), default=None)
-    scale = restorer.description.scale
     precision = f"int8 with {result.precision}" if restorer.weights.quantization else result.precision
+    told = decision.noise_level if decision and level is None else level
     done = Done(
         task,
         f"{task}: {_describe(restorer, decision, level, options)}, {precision}",
-        None if level is None else round(level, 2),
+        None if told is None else round(told, 2),
         scale,
         (restorer.description.name, restorer.weights.sha256),
+        precision,
         result.engine,
         result.fallback,
     )
-    if options.stamp:
-        restored = dataclasses.replace(restored, stamp=_facts(done, precision, options))
-    if decision and level is None:
-        done = dataclasses.replace(done, noise_level=round(decision.noise_level, 2))
     return _as_large_on_paper(off_the_map(restored), scale) if scale > 1 else restored, done
 
 
@@ -249,7 +327,7 @@ def _as_large_on_paper(frame: Frame, scale: int) -> Frame:
     return dataclasses.replace(frame, dpi=dpi)
 
 
-def _facts(done: Done, precision: str, options: Options) -> tuple[tuple[str, str], ...]:
+def _facts(done: Done, options: Options) -> tuple[tuple[str, str], ...]:
     """Return what is written into the file about what was done."""
     assert done.task
     assert done.weights
@@ -259,7 +337,7 @@ def _facts(done: Done, precision: str, options: Options) -> tuple[tuple[str, str
         "Strength": options.strength,
         "ChromaStrength": options.chroma,
         "SelfEnsemble": "yes" if options.tta else None,
-        "Precision": precision,
+        "Precision": done.precision,
     }
     facts = {"Software": f"deconv {__version__}", "Task": done.task}
     facts |= {"Weights": done.weights[0], "WeightsSha256": done.weights[1]}
@@ -343,20 +421,12 @@ def cut(frame: Frame, crop: Crop | None) -> Frame:
     return off_the_map(frame.map_layers(lambda layer: layer[rows, columns].copy()))
 
 
-class _Window:
-    """A part of a page with so much around it that it is restored as in the whole."""
-
-    def __init__(self, frame: Frame, crop: Crop, restorer: Restorer) -> None:
-        _check_inside(frame, crop)
-        architecture = restorer.description.architecture
-        margin, multiple = 2 * architecture.influence_radius, architecture.size_multiple
-        left, top = (max(0, start - margin) // multiple * multiple for start in (crop.x, crop.y))
-        height, width = frame.pixels.shape[:2]
-        right, bottom = min(width, crop.x + crop.width + margin), min(height, crop.y + crop.height + margin)
-        self.frame = cut(frame, Crop(left, top, right - left, bottom - top))
-        scale = restorer.description.scale
-        self._inner = Crop((crop.x - left) * scale, (crop.y - top) * scale, crop.width * scale, crop.height * scale)
-
-    def cut(self, restored: Frame) -> Frame:
-        """Take the part out of what was restored."""
-        return cut(restored, self._inner)
+def _around(frame: Frame, crop: Crop, restorer: Restorer) -> Crop:
+    """Return a part of a page with so much around it that it is restored as in the whole."""
+    _check_inside(frame, crop)
+    architecture = restorer.description.architecture
+    margin, multiple = 2 * architecture.influence_radius, architecture.size_multiple
+    left, top = (max(0, start - margin) // multiple * multiple for start in (crop.x, crop.y))
+    height, width = frame.pixels.shape[:2]
+    right, bottom = min(width, crop.x + crop.width + margin), min(height, crop.y + crop.height + margin)
+    return Crop(left, top, right - left, bottom - top)
