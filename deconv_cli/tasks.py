@@ -140,7 +140,7 @@ TASKS = MappingProxyType(
             Task(
                 name="photo",
                 level_name="camera noise (sigma on 0..255)",
-                train_range=(0.0, 30.0),
+                train_range=(0.0, 50.0),
                 limits=(0.0, MAX_NOISE_LEVEL),
                 report_levels=(5.0, 10.0, 20.0),
                 condition_scale=None,

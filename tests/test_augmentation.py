@@ -171,6 +171,22 @@ def test_text_is_as_much_larger_as_the_result(monkeypatch):
     assert edges(1) / edges(3) > 2
 
 
+def test_a_third_of_the_patches_are_blurred_and_stay_where_they_are(pictures):
+    config = TrainConfig(widths=(4,), blocks=(1,), patch=16, batch=300, augment=("soften",), level_range=(10, 10))
+    batch = draw_batch(pictures, config, find_task("denoise"), 0)
+    sharp = draw_batch(pictures, dataclasses.replace(config, augment=()), find_task("denoise"), 0)
+    assert (batch.degraded - batch.clean).std() * 255 == pytest.approx(10, rel=0.05)  # It is the truth that is blurred.
+    rng = np.random.default_rng(0)
+    patch = rng.random((64, 64, 1), np.float32)
+    drawn = [augmentation.soften(patch, rng) for _ in range(300)]
+    assert np.mean([each is not patch for each in drawn]) == pytest.approx(augmentation.SOFT_SHARE, abs=0.08)
+    detail = [np.abs(np.diff(each, axis=0)).mean() / np.abs(np.diff(patch, axis=0)).mean() for each in drawn]
+    assert 0.02 < min(detail) < 0.2
+    assert max(detail) <= 1
+    assert all(abs(each.mean() - patch.mean()) < 0.01 for each in drawn)
+    assert batch.clean.std() < sharp.clean.std()
+
+
 def test_some_of_the_patches_are_made_flat():
     rng, patch = np.random.default_rng(0), np.full((4, 4, 1), 0.3, np.float32)
     share = np.mean([augmentation.flatten(patch, rng) is not patch for _ in range(3000)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from deconv_cli.degradation.camera import LUMA, Camera, add_camera_noise
+from deconv_cli.degradation.camera import LUMA, Camera, add_camera_noise, demosaic
 from deconv_cli.degradation.jpeg import compress_jpeg
 from deconv_cli.errors import UsageError
 from deconv_cli.images import downscale, from_float, read_frame, to_float
@@ -36,7 +38,7 @@ def test_camera_noise_depends_on_the_signal_as_the_model_says():
     """Variance grows linearly with the linear signal, so that in sRGB the shadows are noisier than the lights."""
     dark, middle, light = (noise_on(value).std() for value in (0.2, 0.5, 0.9))
     assert dark > 1.1 * middle > 1.2 * light
-    camera = Camera(demosaiced=False, luma_smoothing=0, chroma_smoothing=0, read_noise=0)
+    camera = Camera(demosaicing="none", luma_smoothing=0, chroma_smoothing=0, read_noise=0)
     variances = []
     for linear in (0.1, 0.2, 0.4):
         srgb = 1.055 * linear ** (1 / 2.4) - 0.055
@@ -49,11 +51,35 @@ def test_camera_noise_depends_on_the_signal_as_the_model_says():
 def test_camera_noise_is_correlated_and_stronger_in_chroma():
     noise = noise_on(0.5)
     assert correlation(noise[..., 1]) > 0.4
-    white = noise_on(0.5, camera=Camera(demosaiced=False, luma_smoothing=0, chroma_smoothing=0))
+    white = noise_on(0.5, camera=Camera(demosaicing="none", luma_smoothing=0, chroma_smoothing=0))
     assert abs(correlation(white[..., 1])) < 0.03
     luma = noise @ LUMA
     chroma = noise - luma[..., None]
     assert np.sqrt(np.square(chroma).mean()) > luma.std()
+
+
+def test_better_demosaicing_leaves_more_of_the_noise_at_fine_scales():
+    """Each is an interpolation: what the three colours have in common, if it is a plane, it leaves as it is."""
+    rows, columns = np.mgrid[:24, :24].astype(np.float32)
+    plane = np.repeat((rows + 2 * columns)[..., None], 3, axis=2)
+    for method in ("bilinear", "malvar"):
+        for down, right in itertools.product((0, 1), repeat=2):
+            interpolated = demosaic(plane, method, down, right)
+            np.testing.assert_allclose(interpolated[4:-4, 4:-4], plane[4:-4, 4:-4], rtol=1e-6)
+    cameras = [Camera(demosaicing=method, luma_smoothing=0) for method in ("bilinear", "malvar", "none")]
+    bilinear, malvar, none = (correlation(noise_on(0.5, camera=camera) @ LUMA) for camera in cameras)
+    assert bilinear > malvar + 0.1
+    assert bilinear > none + 0.1
+
+
+def test_malvar_gives_what_the_paper_says():
+    """Figure 2: what one measurement contributes to the other colours of its neighbours, in eighths."""
+    lone = np.zeros((11, 11, 3), np.float32)
+    lone[5, 5] = 16  # Where blue is measured: rows and columns 1, 3, 5, ... of a pattern that begins with red.
+    red, green, blue = demosaic(lone, "malvar", 0, 0).transpose(2, 0, 1)
+    assert np.count_nonzero(blue[5, 4:7] == (8, 16, 8)) == 3
+    np.testing.assert_array_equal(green[3:8, 5], (-2, 0, 8, 0, -2))
+    np.testing.assert_array_equal(red[5, 3:8], (-3, 0, 12, 0, -3))
 
 
 def test_a_camera_may_have_denoised_colours_and_sharpened():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,14 @@ _XYZ_TO_CAMERA = np.array(
         [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.097, 0.1581, 0.5181]],
     ]
 )
+_DEMOSAICING: Final = ("none", "bilinear", "malvar")
 _BILINEAR = {"green": np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4, "other": np.outer((1, 2, 1), (1, 2, 1)) / 4}
+# Malvar et al.'s: green where another colour was measured; red (or blue) at green between reds in the row; at blue.
+_MALVAR = {
+    "green": np.array([[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]) / 8,
+    "row": np.array([[0, 0, 1, 0, 0], [0, -2, 0, -2, 0], [-2, 8, 10, 8, -2], [0, -2, 0, -2, 0], [0, 0, 1, 0, 0]]) / 16,
+    "other": np.array([[0, 0, -3, 0, 0], [0, 4, 0, 4, 0], [-3, 0, 12, 0, -3], [0, 4, 0, 4, 0], [0, 0, -3, 0, 0]]) / 16,
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,9 @@ class Camera:
         Shares of four cameras' colour matrices, which turn raw colours into sRGB and raise the noise in chroma.
     read_noise
         Variance of the noise in the dark over the growth of the variance with the signal (0..1, linear).
-    demosaiced
-        Whether every pixel measured one colour only, the others being interpolated.
+    demosaicing
+        How the two colours that a pixel did not measure are interpolated: ``bilinear``, ``malvar``, which keeps edges
+        and with them more of the noise, or ``none``, where all three were measured.
     luma_smoothing, chroma_smoothing
         Standard deviation, in pixels, of the Gaussian that the noise was smoothed by.
     sharpening
@@ -65,7 +74,7 @@ class Camera:
     blue_gain: float = 1.7
     mixture: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)
     read_noise: float = 0.003
-    demosaiced: bool = True
+    demosaicing: Literal["none", "bilinear", "malvar"] = "bilinear"
     luma_smoothing: float = 0.5
     chroma_smoothing: float = 0.7
     sharpening: float = 0.0
@@ -81,7 +90,7 @@ class Camera:
             blue_gain=float(rng.uniform(1.3, 2.4)),
             mixture=(first, second, third, fourth),
             read_noise=float(np.exp(rng.uniform(np.log(3e-4), np.log(0.05)))),
-            demosaiced=bool(rng.random() < 0.8),
+            demosaicing=_DEMOSAICING[int(rng.choice(len(_DEMOSAICING), p=(0.2, 0.4, 0.4)))],
             luma_smoothing=luma_smoothing,
             chroma_smoothing=luma_smoothing + (min(float(rng.exponential(1)), 4.0) if rng.random() < 0.5 else 0.0),
             sharpening=float(rng.uniform(0, 1.5)) if rng.random() < 0.3 else 0.0,
@@ -95,11 +104,10 @@ def add_camera_noise(
     """Add the noise of a camera and round to 8 bits.
 
     The picture is taken back to the linear colours of the sensor. There every measurement gets noise whose variance
-    grows with the signal, shot noise over read noise [1]_. The noise is interpolated as demosaicing does (of the
-    picture itself nothing is lost), multiplied by the white balance, turned into sRGB by the colour matrix, which
-    makes it stronger in chroma than in luma [2]_, and smoothed, more so in chroma, as cameras and resizing leave it
-    [3]_, or sharpened. The tone curve makes it stronger in the shadows. The result is clipped to the format and
-    rounded.
+    grows with the signal, shot noise over read noise [1]_. The noise is multiplied by the white balance, interpolated
+    as demosaicing does [4]_ (of the picture itself nothing is lost), turned into sRGB by the colour matrix, which makes
+    it stronger in chroma than in luma [2]_, and smoothed, more so in chroma, as cameras and resizing leave it [3]_, or
+    sharpened. The tone curve makes it stronger in the shadows. The result is clipped to the format and rounded.
 
     Parameters
     ----------
@@ -126,6 +134,8 @@ def add_camera_noise(
        3.1 to 3.4, whose matrices and gains these are.
     .. [3] S. Guo et al., "Toward convolutional blind denoising of real photographs", CVPR 2019 (arXiv 1807.04686),
        section 3.1: demosaicing and JPEG in the model are what makes it hold for real pictures.
+    .. [4] H. S. Malvar, L. He, R. Cutler, "High-quality linear interpolation for demosaicing of Bayer-patterned color
+       images", ICASSP 2004, figure 2; or bilinearly.
 
     Examples
     --------
@@ -175,37 +185,58 @@ def _strength(camera: Camera, noise_level: float) -> float:
 def _noise(colour: Floats, camera: Camera, shot_noise: float, rng: np.random.Generator) -> Floats:
     """Return what is to be added to an H x W x 3 picture, before clipping."""
     to_camera, from_camera = _colour_matrices(camera)
+    gains = np.array([camera.red_gain, 1, camera.blue_gain], np.float32)
     linear = _to_linear(colour)
-    raw = np.maximum(linear @ to_camera.T, 0)
+    raw = np.maximum(linear @ to_camera.T, 0) / gains
     deviation = np.sqrt(np.float32(shot_noise) * (raw + np.float32(camera.read_noise)))
-    noise = deviation * rng.standard_normal(raw.shape, dtype=np.float32)
-    if camera.demosaiced:
-        noise = _demosaic(noise, int(rng.integers(2)), int(rng.integers(2)))
+    noise = gains * deviation * rng.standard_normal(raw.shape, dtype=np.float32)
+    if camera.demosaicing != "none":
+        noise = demosaic(noise, camera.demosaicing, int(rng.integers(2)), int(rng.integers(2)))
     noise = _finish(noise @ from_camera.T, camera)
     return _from_linear(np.maximum(linear + noise, 0)) - colour
 
 
 def _colour_matrices(camera: Camera) -> tuple[Floats, Floats]:
-    """Return the matrices from linear sRGB to the raw colours, before white balance, and back."""
+    """Return the matrices from linear sRGB to the raw colours, after white balance, and back."""
     to_camera = np.tensordot(camera.mixture, _XYZ_TO_CAMERA, 1) @ _RGB_TO_XYZ
     to_camera /= to_camera.sum(axis=1, keepdims=True)
-    unbalanced = to_camera / np.array([[camera.red_gain], [1.0], [camera.blue_gain]])
-    return unbalanced.astype(np.float32), np.linalg.inv(unbalanced).astype(np.float32)
+    return to_camera.astype(np.float32), np.linalg.inv(to_camera).astype(np.float32)
 
 
-def _demosaic(noise: Floats, down: int, right: int) -> Floats:
-    """Keep one colour a pixel, in Bayer's pattern shifted by 0 or 1, and interpolate the others bilinearly."""
+def demosaic(noise: Floats, method: str, down: int, right: int) -> Floats:
+    """Keep one colour a pixel, in Bayer's pattern shifted by 0 or 1, and interpolate the others (H x W x 3)."""
+    rows, columns = ((np.arange(side) + shift) % 2 for side, shift in zip(noise.shape[:2], (down, right), strict=True))
+    red, blue = np.outer(1 - rows, 1 - columns), np.outer(rows, columns)
+    measured = np.stack((red, 1 - red - blue, blue), axis=2)
+    interpolate = _bilinear if method == "bilinear" else _malvar
+    return interpolate(noise * measured.astype(np.float32), measured.astype(bool))
+
+
+def _bilinear(kept: Floats, _: NDArray[np.bool_]) -> Floats:
+    """Interpolate each colour from its own nearest measurements."""
+    kernels = (_BILINEAR[name] for name in ("other", "green", "other"))
+    return np.stack([_convolve(kept[..., channel], kernel) for channel, kernel in enumerate(kernels)], axis=2)
+
+
+def _malvar(kept: Floats, measured: NDArray[np.bool_]) -> Floats:
+    """Interpolate each colour from its own nearest measurements, corrected by how the measured one bends there."""
+    mosaic = kept.sum(axis=2)
+    green, along, across, other = (
+        _convolve(mosaic, kernel) for kernel in (_MALVAR["green"], _MALVAR["row"], _MALVAR["row"].T, _MALVAR["other"])
+    )
+    planes = [np.where(measured[..., 1], mosaic, green)] * 3
+    for here, there in ((0, 2), (2, 0)):
+        in_its_row = measured[..., here].any(axis=1, keepdims=True)
+        at_green = np.where(in_its_row, along, across)
+        planes[here] = np.select([measured[..., here], measured[..., there]], [mosaic, other], at_green)
+    return np.stack(planes, axis=2)
+
+
+def _convolve(plane: Floats, kernel: NDArray[np.float64]) -> Floats:
     from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
 
-    rows, columns = ((np.arange(side) + shift) % 2 for side, shift in zip(noise.shape[:2], (down, right), strict=True))
-    measured = np.stack(
-        (np.outer(1 - rows, 1 - columns), np.add.outer(rows, columns) % 2, np.outer(rows, columns)), axis=2
-    )
-    interpolated = np.empty_like(noise)
-    for channel, kernel in enumerate(("other", "green", "other")):
-        kept = noise[..., channel] * measured[..., channel]
-        ndimage.convolve(kept, _BILINEAR[kernel], output=interpolated[..., channel], mode="mirror")
-    return interpolated
+    convolved: Floats = ndimage.convolve(plane, kernel, mode="mirror")
+    return convolved
 
 
 def _finish(noise: Floats, camera: Camera) -> Floats:

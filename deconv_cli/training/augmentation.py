@@ -7,6 +7,7 @@ where the picture is larger than the patch. By name:
 * flip: mirror images
 * rotate: quarter turns
 * scale: half of the pictures cut from a region up to twice as large, and shrunk
+* soften: a third of the pictures blurred, as photographs are that nobody made smaller; what is restored stays so
 * colour: channels in any order
 * brightness: dimmed by up to half
 * mixup: half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)
@@ -31,7 +32,19 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from deconv_cli.metrics.luma import LUMA
 
-RESTORATION = ("flip", "rotate", "scale", "colour", "brightness", "mixup", "cutblur", "flat", "text", "border")
+RESTORATION = (
+    "flip",
+    "rotate",
+    "scale",
+    "soften",
+    "colour",
+    "brightness",
+    "mixup",
+    "cutblur",
+    "flat",
+    "text",
+    "border",
+)
 """Those that suit restoration: the others interpolate, which would teach the network to blur."""
 CLASSIFICATION = ("flip", "rotate", "colour", "brightness", "mixup", "tilt", "shift")
 PAIRED = ("flip", "rotate", "colour", "border")
@@ -39,6 +52,9 @@ PAIRED = ("flip", "rotate", "colour", "border")
 
 LARGEST_SCALE = 2.0
 SCALED_SHARE = 0.5
+SOFT_SHARE = 1 / 3
+SOFTEST = 1.5
+"""Largest standard deviation, in pixels, of the Gaussian that blurs a picture."""
 DARKEST = 0.5
 MIXED_SHARE = 0.5
 MIXUP_BETA = 1.2
@@ -143,6 +159,17 @@ def blend(first: NDArray[np.float32], second: NDArray[np.float32], weight: float
     """Return ``weight * first + (1 - weight) * second``."""
     mixed: NDArray[np.float32] = np.float32(weight) * first + np.float32(1 - weight) * second
     return mixed
+
+
+def soften(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Blur `SOFT_SHARE` of the S x S x C patches, by a Gaussian of a deviation up to `SOFTEST`."""
+    from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
+
+    if rng.random() >= SOFT_SHARE:
+        return patch
+    deviation = float(rng.uniform(0, SOFTEST))
+    soft: NDArray[np.float32] = ndimage.gaussian_filter(patch, (deviation, deviation, 0), mode="mirror")
+    return soft
 
 
 def flatten(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

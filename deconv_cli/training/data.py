@@ -32,6 +32,7 @@ from deconv_cli.training.augmentation import (
     mirror_border,
     mixing_weight,
     set_text,
+    soften,
     to_gray,
 )
 from deconv_cli.training.config import TrainConfig
@@ -376,6 +377,8 @@ def draw_patch(
         scaled = dim(scaled, rng)
     gray = rng.random() < config.gray_share
     parts = [to_gray(part) if gray else part for part in np.split(scaled, scaled.shape[2] // 3, axis=2)]
+    if "soften" in config.augment:  # Which suits no twins.
+        return soften(parts[0], rng), None
     return parts[0], parts[1] if len(parts) == 2 else None
 
 
