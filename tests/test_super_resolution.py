@@ -320,6 +320,16 @@ def test_the_public_function_enlarges(files):
         deconv.restore(image, scale=4, weights=files[2])
 
 
+def test_the_public_function_restores_and_enlarges():
+    image = picture(12, 16, 3)
+    for options in ({"task": "photo"}, {"noise_level": 9.0}):
+        expected = deconv.restore(deconv.restore(image, **options), scale=3)
+        np.testing.assert_array_equal(deconv.restore(image, scale=3, **options), expected)
+    assert deconv.restore(image, task="photo", scale=1).shape == image.shape
+    with pytest.raises(UsageError, match="scale 5"):
+        deconv.restore(image, task="photo", scale=5)
+
+
 def test_bench_follows_the_protocol(run, files, pictures, tmp_path):
     """The baseline is bicubic interpolation, scored on the luma without the border."""
     result = run("bench", pictures, "--weights", files[3], "--json").json

@@ -590,9 +590,9 @@ def restore(
         outside, as noise added in float gives them.
     task
         Name of the task; its bundled weights are used unless `weights` names others. By default what `weights` are for,
-        ``sr`` if a scale is given, and ``denoise`` otherwise.
+        ``sr`` if a scale is given and no noise level, and ``denoise`` otherwise.
     scale
-        For ``sr``: 2 (the default), 3 or 4.
+        For ``sr``: 2 (the default), 3 or 4. Beside another task, whose result is enlarged then; not beside `weights`.
     noise_level, strength, tta, tile
         See `Restorer.restore`.
     weights, device, precision, engine
@@ -620,9 +620,14 @@ def restore(
     >>> out.shape, out.dtype
     ((96, 96), dtype('uint8'))
     """
-    wanted = find_task(task or ("sr" if scale else "denoise"))
+    wanted = find_task(task or ("sr" if scale and noise_level == "auto" else "denoise"))
     if weights and fast:
         raise UsageError("fast is a choice among the bundled weights: leave it out with weights")
+    if scale not in (None, 1) and wanted.scales == (1,) and not weights:
+        own_weights(find_task("sr"), scale)  # Which fails now rather than after the first half of the work.
+        how: dict[str, Any] = {"tta": tta, "tile": tile, "device": device, "precision": precision, "engine": engine}
+        restored = restore(image, task=wanted.name, noise_level=noise_level, strength=strength, fast=fast, **how)
+        return restore(restored, task="sr", scale=scale, **how)
     weights = weights or own_weights(wanted, scale, fast=fast)
     restorer = cached_restorer(weights, device, precision, engine, _version(find_weights(weights)))
     restorer.require(task, scale)
