@@ -31,6 +31,7 @@ from deconv_cli.network import container
 from deconv_cli.restoration import batch as batch_module
 from deconv_cli.restoration import memory, planning
 from deconv_cli.restoration import sheet as sheet_module
+from deconv_cli.restoration.decision import Decision
 from deconv_cli.restoration.estimate import Estimate, look_at
 from deconv_cli.restoration.pages import Options
 from deconv_cli.restoration.restorer import Restorer, Restorers
@@ -1090,6 +1091,17 @@ def test_less_memory_makes_smaller_tiles():
     for free, side in zip((10**9, 10**11), sides[1:], strict=True):
         whole = (side + 2 * architecture.influence_radius) ** 2 * memory.activation_bytes(architecture, 4)
         assert whole <= min(free / 2, memory.ACTIVATIONS)
+
+
+def test_all_weights_that_restored_the_pages_of_a_document_are_told(run, tmp_path, monkeypatch):
+    page = Image.fromarray(data.camera()[:48, :48])
+    page.save(tmp_path / "scan.tif", save_all=True, append_images=[page, page])
+    decided = iter([Decision(None, 0, "clean"), Decision("decompress", 0, "blocks"), Decision("denoise", 9, "noise")])
+    monkeypatch.setattr("deconv_cli.restoration.batch.decide_page", lambda *_: next(decided))
+    # The first page is kept until another one needs something, and a copy is out of the question then.
+    line = run("restore", tmp_path / "scan.tif", tmp_path / "out.tif", "--json").json_lines[0]
+    assert (line["status"], line["pages"]) == ("restored", 3)
+    assert (line["task"], line["weights"]) == ("decompress+denoise", "decompress+denoise")
 
 
 def test_json_lines_keep_to_the_schema(restore, run, folder, tmp_path):

@@ -278,6 +278,12 @@ def test_a_noise_level_beside_a_scale_is_that_of_noise_to_take_off_before(run, w
     assert "75" in ran.stderr
 
 
+def test_a_scale_of_one_enlarges_nothing(run, worn, tmp_path):
+    line = run("restore", worn, tmp_path / "out.png", "--task", "photo", "--scale", 1, "--json").json_lines[0]
+    assert (line["task"], line["scale"], line["warnings"]) == ("photo", 1, [])
+    assert run("restore", worn, tmp_path / "no.png", "--scale", 1).code == 2
+
+
 def test_a_part_is_restored_and_enlarged_as_in_the_whole(run, worn, tmp_path):
     whole, part, sheet = (tmp_path / f"{name}.png" for name in ("whole", "part", "sheet"))
     options = ("--task", "denoise", "--scale", 3, "--stamp", "--overwrite")

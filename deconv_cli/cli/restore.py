@@ -278,7 +278,7 @@ def restore(
     if scale is not None:
         # A noise level is of noise, which is taken off before.
         task = task if task != "auto" else "sr" if noise_level == "auto" else "denoise"
-        TASKS["sr"].find_scale(scale)
+        TASKS[task if scale == 1 else "sr"].find_scale(scale)
 
     options = Options(
         task=task,

@@ -208,11 +208,11 @@ def demosaic(noise: Floats, method: str, down: int, right: int) -> Floats:
     rows, columns = ((np.arange(side) + shift) % 2 for side, shift in zip(noise.shape[:2], (down, right), strict=True))
     red, blue = np.outer(1 - rows, 1 - columns), np.outer(rows, columns)
     measured = np.stack((red, 1 - red - blue, blue), axis=2)
-    interpolate = _bilinear if method == "bilinear" else _malvar
-    return interpolate(noise * measured.astype(np.float32), measured.astype(bool))
+    kept = noise * measured.astype(np.float32)
+    return _bilinear(kept) if method == "bilinear" else _malvar(kept, measured.astype(bool))
 
 
-def _bilinear(kept: Floats, _: NDArray[np.bool_]) -> Floats:
+def _bilinear(kept: Floats) -> Floats:
     """Interpolate each colour from its own nearest measurements."""
     kernels = (_BILINEAR[name] for name in ("other", "green", "other"))
     return np.stack([_convolve(kept[..., channel], kernel) for channel, kernel in enumerate(kernels)], axis=2)
