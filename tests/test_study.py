@@ -31,7 +31,7 @@ from deconv_cli.study.summary import baseline, gain, load_summary, steps_to, wea
 from deconv_cli.study.verdicts import verdicts
 from deconv_cli.training.labelled import LabelledPictures
 
-TINY = ("--width", 4, "--depth", 4, "--steps", 12, "--sweep-steps", 3, "--patch", 16, "--batch", 2, "--seeds", 2)
+TINY = ("--width", 4, "--depth", 6, "--steps", 12, "--sweep-steps", 3, "--patch", 16, "--batch", 2, "--seeds", 2)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,8 @@ def test_a_study_is_carried_out_resumed_and_extended(run, pictures, tmp_path, mo
     assert first["score"] > 10
     assert [entry["level"] for entry in first["levels"]] == [15, 25, 50]
     assert first["curve"][-1]["step"] == 12
-    assert set(first["health"][0]["gradient"]) == {"head", "encoder.0", "decoder.0", "tail"}
+    layers = {"head", "encoder.0", "encoder.1", "decoder.0", "decoder.1", "tail"}
+    assert set(first["health"][0]["gradient"]) == layers
     assert set(first["histograms"]) == {"start", "middle", "end"}
 
     # Finished runs are kept: with one taken away, only that one is done again, and comes out the same.
@@ -113,7 +114,7 @@ def test_processes_give_what_one_gives(run, pictures, tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_processes_say_as_much_as_one_is_asked_to(run, pictures, tmp_path, jobs):
     options = (*TINY, "--activations", "tanh", "--rates", "1e-3", "--steps", 4, "--seeds", 1, "--jobs", jobs)
-    said = "-sweep-0.001-1000: 3 steps of 555 parameters in "
+    said = "-sweep-0.001-1000: 3 steps of 851 parameters in "
     assert said in run("study", pictures, *options, "--out", tmp_path / "v", "--verbose").stderr
     assert "parameters in" not in run("study", pictures, *options, "--out", tmp_path / "n").stderr
     assert run("study", pictures, *options, "--out", tmp_path / "q", "--quiet").stderr == ""
@@ -159,6 +160,25 @@ def test_stopping_leaves_what_is_finished(pictures, tmp_path, jobs):
     assert not study_module.study([pictures], tmp_path, settings, jobs=jobs, stop=stop)
     assert 2 <= len(list((tmp_path / "runs").iterdir())) < 13
     assert study_module.study([pictures], tmp_path, settings)
+
+
+def test_a_run_has_one_thread_whatever_the_jobs(pictures, tmp_path, monkeypatch):
+    threads = []
+
+    def carry_out(run, *_):
+        threads.append(torch.get_num_threads())
+        return {"score": run.rate, "rate": run.rate, "diverged": False}
+
+    monkeypatch.setattr(study_module, "carry_out", carry_out)
+    settings = Settings(("relu",), depths=(4,), width=4, steps=4, sweep_steps=2, patch=16, batch=2, rates=(1e-3,))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        study_module.study([pictures], tmp_path, settings)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(threads) == {1}
 
 
 def test_an_error_amid_a_study_does_not_wait_for_the_runs_that_are_left(pictures, tmp_path, monkeypatch):
@@ -228,6 +248,9 @@ def test_the_rate_that_validates_best_is_chosen():
         (("--skips", "maybe"), "--skips takes on, off"),
         (("--depth", "5"), "even number"),
         (("--upsampling", "deconv,resize"), "--architecture pyramid"),
+        (("--skips", "on,off", "--depth", "4,8"), "no skips to leave out: cross them from --depth 6 on"),
+        (("--architecture", "pyramid", "--depth", 1, "--skips", "on,off"), "cross them from --depth 2 on"),
+        (("--architecture", "pyramid", "--depth", 1, "--upsampling", "deconv,resize"), "neither skips nor upsampling"),
         (("--optimizer", "adam"), "valid: adamw, muon, sgd"),
         (("--batch", 0), "0 is not in the range"),
         (("--patch", 0), "0 is not in the range"),
@@ -250,7 +273,7 @@ def finished(pictures, tmp_path_factory):
     """A small finished study: two activations, with and without skips."""
     out = tmp_path_factory.mktemp("finished")
     settings = Settings(
-        ("relu", "tanh", "sigmoid", "leaky_relu"), skips=(True, False), depths=(4,), width=4, steps=14, sweep_steps=2,
+        ("relu", "tanh", "sigmoid", "leaky_relu"), skips=(True, False), depths=(6,), width=4, steps=14, sweep_steps=2,
         patch=16, batch=2, seeds=2, rates=(1e-3, 1e-2),
     )  # fmt: skip
     assert study_module.study([pictures], out, settings, validation=pictures)
@@ -628,7 +651,7 @@ def test_the_end_of_every_curve_is_drawn(finished, tmp_path):
 
 def test_layers_have_whole_numbers(finished):
     for axes in plot_gradients(load_summary(finished / "results.json")).axes[:-1]:
-        assert [tick % 1 for tick in axes.get_yticks()] == [0] * 4
+        assert [tick % 1 for tick in axes.get_yticks()] == [0] * 6
 
 
 def test_every_activation_has_a_style_of_its_own():

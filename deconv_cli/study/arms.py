@@ -119,6 +119,7 @@ class Settings:
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
         self._check_numbers()
+        self._check_crossed()
         for arm in self.arms:
             self.config(arm, self.rates_of(arm)[0], seed=0, steps=self.steps)
 
@@ -133,10 +134,17 @@ class Settings:
             raise UsageError("seeds, steps (at least 2), width and depths must be positive")
         if not all(0 < rate < math.inf for rate in self.rates):
             raise UsageError("the learning rates must be positive")
+
+    def _check_crossed(self) -> None:
+        """Refuse to compare what cannot be compared, or is one network."""
         if "classify" in self.tasks and len(self.tasks) > 1:
             raise UsageError("classify has pictures and a measure of its own: study it alone")
         if self.architecture == "rednet" and len(self.upsamplings) > 1:
             raise UsageError("a rednet stays at full resolution: cross upsampling with --architecture pyramid")
+        if self.architecture == "rednet" and len(self.skips) > 1 and min(self.depths) < 6:
+            raise UsageError("a rednet of 4 layers has no skips to leave out: cross them from --depth 6 on")
+        if self.architecture == "pyramid" and max(map(len, (self.skips, self.upsamplings))) > 1 and 1 in self.depths:
+            raise UsageError("a pyramid of 1 level has neither skips nor upsampling: cross them from --depth 2 on")
 
     @property
     def arms(self) -> list[Arm]:

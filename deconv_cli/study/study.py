@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -94,7 +95,7 @@ def study(
     validation
         Folder of pictures to measure on; by default a tenth is held out.
     jobs
-        Runs at a time, each in a process with one thread; 1 stays in this process with all its threads.
+        Runs at a time, one thread each; several are processes of their own, 1 stays in this one.
     report
         Called after every run.
     stop
@@ -245,11 +246,12 @@ class _Carrier:
         return {run: results[run] for run in runs if run in results}
 
     def _here(self, runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
-        for run in runs:
-            try:
-                yield run, carry_out(run, self.settings, self.data, self.stop)
-            except Stopped:
-                return
+        with _one_thread():
+            for run in runs:
+                try:
+                    yield run, carry_out(run, self.settings, self.data, self.stop)
+                except Stopped:
+                    return
 
     def _in_processes(self, runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
         context = multiprocessing.get_context("spawn")
@@ -294,6 +296,19 @@ def _read_result(path: Path) -> dict[str, Any] | None:
         log.warning("%s: damaged (%s); this run is made anew", path, error)
         return None
     return result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Give PyTorch one thread, as every process of a study has: what a run learns is the same with any `jobs`."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Entries(logging.Handler):
