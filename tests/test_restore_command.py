@@ -348,6 +348,43 @@ def test_what_follows_a_picture_in_the_pipe_is_warned_of(restore, noisy_folder, 
     assert restore("-", "-", *FAST, stdin=picture + bytes(512)).stderr == alone.stderr
 
 
+FILM = bytes((0, 0, 0, 24)) + b"ftypmp42" + bytes(4) + b"mp42isom"
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    ("behind", "told"),
+    [
+        (FILM, "the film of a motion photo was left out"),
+        (
+            b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + FILM + b"SEFH" + bytes(20) + b"SEFT",
+            "the film of a motion photo",
+        ),
+        (b"notes", "5 bytes behind its end were left out"),
+        (None, "another picture behind it was left out"),
+        (b"\0\0\x01\x0a\x0e\0\0\0Image_UTC_Data1600000000000SEFH" + bytes(20) + b"SEFT", ""),
+        (bytes(512), ""),
+    ],
+)
+def test_what_a_telephone_writes_behind_a_jpeg_is_warned_of(restore, behind, told, progressive):
+    file = io.BytesIO()
+    xmp = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/">
+        <rdf:Description GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"/>
+        <GCamera:MicroVideo>1</GCamera:MicroVideo></x:xmpmeta>"""
+    thumbnail = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(thumbnail, "JPEG")
+    picture = Image.fromarray(data.cat()[:64, :64])
+    picture.save(file, "JPEG", xmp=xmp, restart_marker_rows=1, comment=thumbnail.getvalue(), progressive=progressive)
+    jpeg = file.getvalue()
+    ran = restore("-", "-", *FAST, "--format", "jpg", stdin=jpeg + (jpeg if behind is None else behind))
+    assert ran.code == 0
+    assert f"warning: standard input: {told}" in ran.stderr if told else "warning" not in ran.stderr
+    kept = Image.open(io.BytesIO(ran.stdout)).info["xmp"]
+    assert b'GCamera:MotionPhoto="0"' in kept
+    assert b'GCamera:MotionPhotoVersion="1"' in kept
+    assert b"<GCamera:MicroVideo>0</GCamera:MicroVideo>" in kept
+
+
 def test_a_clean_picture_is_copied_byte_for_byte(run, tmp_path):
     ramp = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / "ramp.png", compress_level=1)

@@ -42,6 +42,7 @@ _ELSEWHERE = {700, 34377, 34675}
 _XMP_EXTENSION = re.compile(
     rb"""\s*(?:\bxmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<xmpNote:HasExtendedXMP>.*?</xmpNote:HasExtendedXMP>)"""
 )
+_XMP_FILM = re.compile(rb"""(:(?:MotionPhoto|MicroVideo)(?:\s*=\s*["']|>)\s*)1""")
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))([1-8])""")
 _XMP_SIDES = tuple(
     re.compile(rb"""((?:%s)(?:\s*=\s*["']|>)\s*)\d+""" % names)
@@ -94,6 +95,11 @@ def xmp_with_size(xmp: bytes, width: int, height: int) -> bytes:
 def without_extension(xmp: bytes) -> bytes:
     """Take the reference to a second part, which JPEGs can have, out of an XMP packet."""
     return _XMP_EXTENSION.sub(b"", xmp)
+
+
+def without_film(xmp: bytes) -> bytes:
+    """Take the claim that a film follows the picture out of an XMP packet."""
+    return _XMP_FILM.sub(rb"\g<1>0", xmp)
 
 
 def with_size(exif: bytes, width: int, height: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,20 +71,31 @@ def find_samples(data: bytes) -> list[tuple[int, int]]:
     Nothing is returned of a file that has no end, or is not coded by Huffman's method.
     """
     spans: list[tuple[int, int]] = []
-    position, within = 2, False
-    while marker := _MARKER.search(data, position):
-        code = marker[1][0]
-        if within:
-            spans.append((position, marker.start()))
+    begun: int | None = None
+    for code, start, end in _markers(data):
+        if begun is not None:
+            spans.append((begun, start))
         if code == _END:
             return spans
         if code in _ARITHMETIC:
             return []
-        position = marker.end()
-        if code not in _RESTARTS:
-            position += int.from_bytes(data[position : position + 2])
-            within = code == _SCAN
+        begun = end if code == _SCAN or (begun is not None and code in _RESTARTS) else None
     return []
+
+
+def find_end(data: bytes) -> int | None:
+    """Return where a JPEG file ends, behind which there may be anything; None if it has no end."""
+    return next((end for code, _, end in _markers(data) if code == _END), None)
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield code, start and end of each marker with its segment, to the one that ends the picture."""
+    code, end = 0, 2
+    while code != _END and (marker := _MARKER.search(data, end)):
+        code, end = marker[1][0], marker.end()
+        if code != _END and code not in _RESTARTS:
+            end += int.from_bytes(data[end : end + 2])
+        yield code, marker.start(), end
 
 
 def with_more_samples(data: bytes, spans: Sequence[tuple[int, int]]) -> bytes:

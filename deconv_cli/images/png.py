@@ -40,20 +40,13 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += 12 + length
 
 
-def left_behind(data: bytes) -> Iterator[str]:
-    """Say what follows the last chunk, which decoders do not look for; padding is nothing.
-
-    A pipe may hold several pictures, as some programs write the pages of a document.
-    """
+def find_end(data: bytes) -> int | None:
+    """Return where the last chunk ends, behind which decoders do not look; None if there is no last chunk."""
     position, name = len(SIGNATURE), b""
     while position + 12 <= len(data) and name != b"IEND":
         length, name = struct.unpack_from(">I4s", data, position)
         position += 12 + length
-    behind = data[position:].strip(b"\0\r\n") if name == b"IEND" else b""
-    if behind.startswith(SIGNATURE):
-        yield "another picture behind it was left out"
-    elif behind:
-        yield f"{len(behind)} bytes behind its end were left out"
+    return position if name == b"IEND" else None
 
 
 def kept_chunks(data: bytes) -> tuple[tuple[bytes, bytes], ...]:

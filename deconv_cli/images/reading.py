@@ -6,7 +6,7 @@ import io
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +46,8 @@ _ANIMATED = {"png", "gif", "webp", "avif"}
 _PILLOW_LIMIT = threading.Lock()
 _LARGEST_PROFILE = 1 << 24
 """Bytes of a profile in a PNG. Pillow takes one mebibyte, which the tables of a printer's profile exceed."""
+_TELEPHONES_NOTES = b"SEFT"
+"""How what Samsung's telephones write behind every picture ends: when and how it was taken."""
 _STRIP = 1 << 24
 """Pixels converted at a time, so that a large picture is not in memory three times."""
 
@@ -354,7 +356,7 @@ class _Opened:
 
     def _pillow_frames(self, image: ImageFile.ImageFile, count: int, *, still_first: bool) -> Iterator[Frame]:
         data = b""
-        if image.format in {"PNG", "WEBP"}:
+        if image.format in {"PNG", "WEBP", "JPEG", "MPO"}:
             self.stream.seek(0)
             data = self.stream.read()
             self.stream.seek(0)
@@ -366,38 +368,16 @@ class _Opened:
             metadata = _read_metadata(image)
             _mend_transparency(image, data)
             image.load()
-            doubts = self._check_jpeg(image) if self.verify and isinstance(image, JpegImageFile) else ()
+            doubts = _check_jpeg(image, data) if self.verify and isinstance(image, JpegImageFile) else ()
             frame = self._with_metadata(_samples(image, self.name), image, metadata, data)
             frame = replace(frame, warnings=(*doubts, *frame.warnings), doubts=doubts)
             if count > 1 and not (still_first and index == 0):
                 frame = replace(frame, duration=float(image.info.get("duration") or 0))
             yield frame
 
-    def _check_jpeg(self, image: JpegImageFile) -> tuple[str, ...]:
-        """Find out whether the samples ended with the picture: libjpeg fills up what is missing, and Pillow is silent.
-
-        Raises
-        ------
-        ValueError
-            If samples are missing.
-        """
-        self.stream.seek(0)
-        data = self.stream.read()
-        spans = jpeg.find_samples(data)
-        if not spans:
-            return ()
-        if not _looks_like(image, jpeg.with_more_samples(data, spans)):
-            raise ValueError("samples are missing")
-        other = jpeg.with_other_end(data, spans)
-        # Where all is flat, Huffman's code can have one word only, and others cannot be told from it.
-        if other and not _is_flat(image) and _looks_like(image, other):
-            return ("the picture may be damaged: it ended before its samples did",)
-        return ()
-
     def _with_metadata(self, frame: Frame, image: Image.Image, metadata: _Metadata, data: bytes) -> Frame:
         kind = _FORMATS[image.format or ""]
         dpi, other_resolution = _resolution(image, metadata.orientation)
-        behind = png.left_behind(data) if kind == "png" else ()
         frame = replace(
             frame,
             format=kind,
@@ -416,10 +396,30 @@ class _Opened:
                 *frame.warnings,
                 *metadata.warnings,
                 *_left_out(image, other_resolution=other_resolution),
-                *behind,
+                *_left_behind(kind, data, image.info),
             ),
         )
         return _turned(frame, metadata.orientation)
+
+
+def _check_jpeg(image: JpegImageFile, data: bytes) -> tuple[str, ...]:
+    """Find out whether the samples ended with the picture: libjpeg fills up what is missing, and Pillow is silent.
+
+    Raises
+    ------
+    ValueError
+        If samples are missing.
+    """
+    spans = jpeg.find_samples(data)
+    if not spans:
+        return ()
+    if not _looks_like(image, jpeg.with_more_samples(data, spans)):
+        raise ValueError("samples are missing")
+    other = jpeg.with_other_end(data, spans)
+    # Where all is flat, Huffman's code can have one word only, and others cannot be told from it.
+    if other and not _is_flat(image) and _looks_like(image, other):
+        return ("the picture may be damaged: it ended before its samples did",)
+    return ()
 
 
 def _open_image(stream: IO[bytes], formats: tuple[str, ...]) -> ImageFile.ImageFile:
@@ -535,6 +535,7 @@ def _read_metadata(image: Image.Image) -> _Metadata:
     xmp = exif_block.without_extension(whole)
     if xmp != whole:
         warnings = (*warnings, "the second part of the XMP was left out")
+    xmp = exif_block.without_film(xmp)
     orientation = orientation or xmp_orientation or 1
     return _Metadata(block, xmp or None, orientation if 1 <= orientation <= 8 else 1, warnings)
 
@@ -574,6 +575,24 @@ def _left_out(image: Image.Image, *, other_resolution: bool) -> Iterator[str]:
         yield "clipping paths were left out"
     if other_resolution:
         yield "the resolution was left out"
+
+
+def _left_behind(kind: str, data: bytes, info: Mapping[Any, Any]) -> Iterator[str]:
+    """Say what follows the end of a file; padding is nothing.
+
+    A pipe may hold several pictures, as some programs write the pages of a document. Telephones write the film of a
+    motion photo there, and notes of their own.
+    """
+    end = {"png": png.find_end, "jpg": jpeg.find_end}.get(kind, len)(data)
+    behind = b"" if end is None else data[end:].strip(b"\0\r\n")
+    if kind == "jpg" and b"ftyp" in behind:
+        yield "the film of a motion photo was left out"
+    elif not behind or "mp" in info or behind.endswith(_TELEPHONES_NOTES):
+        return
+    elif data.startswith(behind[:3]):
+        yield "another picture behind it was left out"
+    else:
+        yield f"{len(behind)} bytes behind its end were left out"
 
 
 def _resolution(image: Image.Image, orientation: int) -> tuple[tuple[float, float] | None, bool]:
