@@ -840,6 +840,24 @@ def test_tags_that_place_a_picture_on_a_map_go_with_the_pixels(run, tmp_path, co
     assert ("place the picture on a map were dropped" in ran.stderr) is not kept
 
 
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        (("--noise-level", 20), '{"shape": [2, 1, 32, 48], "axes": "TZYX", "day": 3}'),
+        (("--scale", 2), '{"axes": "TZYX", "day": 3}'),
+        (("--noise-level", 20, "--crop", "8,8,16,24"), '{"axes": "TZYX", "day": 3}'),
+    ],
+)
+def test_a_shape_that_tifffile_noted_is_not_told_of_pages_of_another(run, tmp_path, caplog, options, note):
+    stack, own = np.full((2, 1, 32, 48), 128, np.uint8), {"axes": "TZYX", "day": 3}
+    tifffile.imwrite(tmp_path / "in.tif", stack, photometric="minisblack", metadata=own)
+    assert run("restore", tmp_path / "in.tif", tmp_path / "out.tif", *options).code == 0
+    with tifffile.TiffFile(tmp_path / "out.tif") as out:
+        assert out.pages[0].description == note
+        assert out.asarray().size == 2 * out.pages[0].size
+    assert "does not match" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["png", "jpg", "tiff"])
 def test_an_enlarged_scan_is_as_large_on_paper_as_before(run, tmp_path, kind):
     tags = Image.Exif()

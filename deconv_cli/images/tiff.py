@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ _XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS = 700, 33723, 34377, 34675, 37724
 SUB_IFDS = 330
 """The tag that links to pictures inside of a page."""
 _TRANSFER_FUNCTION = 301
+_DESCRIPTION = 270
+_SHAPE = re.compile(rb'\{"shape": \[([\d, ]+)\](?:, )?')
 _LEFT_OUT = {
     _LAYERS: "Photoshop layers were left out",
     SUB_IFDS: "pictures inside the page (reduced copies) were left out",
@@ -432,7 +435,11 @@ def _page_options(frame: Frame, directories: Iterable[int]) -> dict[str, Any]:
 def _all_tags(frame: Frame) -> Iterator[tuple[int, int, int, Any]]:
     """Yield the tags of a page: those that it had as a TIFF, or those that its EXIF block describes it with."""
     own = {tag[0] for tag in frame.tags}
-    yield from frame.tags
+    for code, kind, count, value in frame.tags:
+        if code != _DESCRIPTION or not isinstance(value, bytes):
+            yield code, kind, count, value
+        elif description := _without_other_shape(value, frame):
+            yield code, kind, len(description), description
     if frame.xmp:
         yield _XMP, 1, len(frame.xmp), frame.xmp
     if frame.iptc:
@@ -443,6 +450,15 @@ def _all_tags(frame: Frame) -> Iterator[tuple[int, int, int, Any]]:
             continue
         if (described := _describe(code, value)) is not None:
             yield described
+
+
+def _without_other_shape(description: bytes, frame: Frame) -> bytes | None:
+    """Take the shape of a series of pages, which tifffile notes, out of a description if the page has another."""
+    noted = _SHAPE.match(description)
+    if not noted or b"%d, %d" % frame.pixels.shape[:2] in noted[1]:
+        return description
+    rest = b"{" + description[noted.end() :]
+    return None if rest == b"{}\0" else rest
 
 
 def _describe(code: int, value: Any) -> tuple[int, int, int, Any] | None:  # noqa: ANN401
