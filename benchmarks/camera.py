@@ -1,5 +1,7 @@
 """What weights make of several cameras' noise, of pictures that are clean or only compressed, and of soft ones.
 
+Mosaicked are those that a camera has interpolated from one colour a pixel; the patterns that this leaves are truth.
+
 python benchmarks/camera.py data/val photo runs/photo.safetensors
 
 A row per kind of damage: the mean PSNR of the input and of every network.
@@ -15,7 +17,7 @@ import numpy as np
 from auto import HIGHEST, centre
 from scipy import ndimage
 
-from deconv_cli.degradation.camera import Camera, add_camera_noise
+from deconv_cli.degradation.camera import Camera, add_camera_noise, interpolate
 from deconv_cli.degradation.jpeg import compress_jpeg
 from deconv_cli.images import find_pictures, from_float, read_frame, to_float
 from deconv_cli.metrics import psnr
@@ -31,16 +33,19 @@ CAMERAS = {
 
 @dataclass(frozen=True)
 class Damage:
-    """Noise of a camera at a level, then a JPEG, of a picture that was blurred by so many pixels; 0 is none."""
+    """Noise of a camera at a level, then a JPEG, of a picture that was blurred by so many pixels, and mosaicked."""
 
     camera: str = ""
     level: float = 0
     quality: int = 0
     softness: float = 0
+    mosaicked: bool = False
 
     def apply(self, clean: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return truth and damaged picture, H x W x 3, uint8."""
         soft = ndimage.gaussian_filter(to_float(clean), (self.softness, self.softness, 0), mode="mirror")
+        if self.mosaicked:
+            soft = interpolate(soft, np.random.default_rng(seed))
         truth = from_float(soft, np.uint8)
         image = to_float(truth)
         if self.camera:
@@ -60,6 +65,10 @@ ROWS = (
     *(Damage("fine", level, quality) for level, quality in ((10, 95), (30, 0))),
     Damage("typical", 8, softness=1),
     Damage("fine", 20, 95, softness=1),
+    *(
+        Damage(camera, level, quality, 0.6, True)
+        for camera, level, quality in (("", 0, 0), ("fine", 3, 0), ("fine", 8, 95))
+    ),
 )
 
 
@@ -74,7 +83,7 @@ def main() -> None:
     pictures = [
         centre(read_frame(path).pixels, arguments.side) for path in find_pictures(arguments.folder, recursive=False)
     ]
-    heads = ("camera", "level", "JPEG", "blurred", "input", *arguments.weights)
+    heads = ("camera", "level", "JPEG", "blurred", "mosaicked", "input", *arguments.weights)
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for damage in ROWS:
         scores = []
@@ -82,7 +91,13 @@ def main() -> None:
             truth, damaged = damage.apply(clean, seed)
             results = [damaged, *(restorer.restore(damaged).pixels for restorer in restorers)]
             scores.append([min(HIGHEST, psnr(truth, result)) for result in results])
-        cells = (damage.camera, damage.level or "", damage.quality or "", damage.softness or "")
+        cells = (
+            damage.camera,
+            damage.level or "",
+            damage.quality or "",
+            damage.softness or "",
+            "yes" if damage.mosaicked else "",
+        )
         print("|", *(f"{cell} |" for cell in cells), *(f"{mean:.2f} |" for mean in np.mean(scores, 0)), flush=True)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
+from deconv_cli.degradation.camera import interpolate
 from deconv_cli.tasks import find_task
 from deconv_cli.training import augmentation
 from deconv_cli.training.augmentation import RESTORATION
@@ -138,7 +139,7 @@ def test_every_augmentation_changes_the_batch_and_stays_a_function_of_the_step(p
 def test_flat_patches_have_one_colour_or_two_and_are_often_saturated(monkeypatch):
     monkeypatch.setattr(augmentation, "FLAT_SHARE", 1)
     rng, patch = np.random.default_rng(0), np.full((12, 12, 3), 0.3, np.float32)
-    drawn = [augmentation.flatten(patch, rng) for _ in range(200)]
+    drawn = [augmentation.flatten(patch, rng) for _ in range(500)]
     colours = [np.unique(each.reshape(-1, 3), axis=0) for each in drawn]
     assert {len(each) for each in colours} == {1, 2}
     assert all((each == each[:1]).all() or (each == each[:, :1]).all() for each in drawn)
@@ -185,6 +186,31 @@ def test_a_third_of_the_patches_are_blurred_and_stay_where_they_are(pictures):
     assert max(detail) <= 1
     assert all(abs(each.mean() - patch.mean()) < 0.01 for each in drawn)
     assert batch.clean.std() < sharp.clean.std()
+
+
+def test_a_third_of_the_patches_are_as_cameras_interpolate_them(pictures):
+    config = TrainConfig(widths=(4,), blocks=(1,), patch=32, batch=100, augment=("mosaic",), level_range=(10, 10))
+    batch = draw_batch(pictures, config, find_task("denoise"), 0)
+    assert (batch.degraded - batch.clean).std() * 255 == pytest.approx(10, rel=0.05)  # The truth keeps the patterns.
+    rng = np.random.default_rng(0)
+    for channels in (1, 3):
+        patch = rng.random((32, 32, channels), np.float32)
+        drawn = [augmentation.mosaic(patch, rng) for _ in range(500)]
+        taken = [each for each in drawn if each is not patch]
+        assert len(taken) / 500 == pytest.approx(augmentation.MOSAIC_SHARE, abs=0.08)
+        assert all(each.shape == patch.shape and each.dtype == np.float32 for each in taken)
+        assert min(each.min() for each in taken) >= 0
+        assert max(each.max() for each in taken) <= 1
+
+
+def test_a_camera_leaves_patterns_along_edges_alone():
+    rng = np.random.default_rng(0)
+    edge = np.full((32, 32, 3), (0.2, 0.5, 0.7), np.float32)
+    assert np.abs(interpolate(edge, rng) - edge).max() < 1e-5
+    edge[:, 16:] = (0.9, 0.3, 0.1)
+    errors = np.abs([interpolate(edge, rng) - edge for _ in range(20)]).mean((0, 1, 3))
+    assert errors[[15, 16]].min() > 0.02
+    assert errors[[*range(13), *range(19, 32)]].max() < 1e-5
 
 
 def test_some_of_the_patches_are_made_flat():

@@ -203,6 +203,34 @@ def _colour_matrices(camera: Camera) -> tuple[Floats, Floats]:
     return to_camera.astype(np.float32), np.linalg.inv(to_camera).astype(np.float32)
 
 
+def interpolate(image: Floats, rng: np.random.Generator) -> Floats:
+    """Let a camera measure one colour a pixel of a picture and interpolate the others, more or less well.
+
+    Along edges that leaves patterns two pixels wide, which are no noise. Without noise there is nothing random but the
+    camera, the place of the pattern, and how much of what Malvar's method gets wrong is left by a better one.
+
+    Parameters
+    ----------
+    image
+        H x W x 1 or H x W x 3, float32, 0..1 (sRGB).
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray
+        float32, the shape of `image`, 0..1.
+    """
+    to_camera, from_camera = _colour_matrices(Camera.draw(rng))
+    colour = np.broadcast_to(image, (*image.shape[:2], 3))
+    raw = _to_linear(colour) @ to_camera.T
+    linear = demosaic(raw, "malvar", int(rng.integers(2)), int(rng.integers(2))) @ from_camera.T
+    error = np.clip(_from_linear(linear), 0, 1) - colour
+    if image.shape[2] == 1:
+        error = (error @ LUMA)[..., None]
+    return image + np.float32(rng.uniform()) * error
+
+
 def demosaic(noise: Floats, method: str, down: int, right: int) -> Floats:
     """Keep one colour a pixel, in Bayer's pattern shifted by 0 or 1, and interpolate the others (H x W x 3)."""
     rows, columns = ((np.arange(side) + shift) % 2 for side, shift in zip(noise.shape[:2], (down, right), strict=True))

@@ -8,6 +8,8 @@ where the picture is larger than the patch. By name:
 * rotate: quarter turns
 * scale: half of the pictures cut from a region up to twice as large, and shrunk
 * soften: a third of the pictures blurred, as photographs are that nobody made smaller; what is restored stays so
+* mosaic: a third of the pictures blurred by a lens and interpolated from one colour a pixel, as cameras do; what is
+  restored keeps the patterns that this leaves
 * colour: channels in any order
 * brightness: dimmed by up to half
 * mixup: half of the pictures blended with another one (Zhang et al. 2018, arXiv 1710.09412)
@@ -37,6 +39,7 @@ RESTORATION = (
     "rotate",
     "scale",
     "soften",
+    "mosaic",
     "colour",
     "brightness",
     "mixup",
@@ -55,6 +58,9 @@ SCALED_SHARE = 0.5
 SOFT_SHARE = 1 / 3
 SOFTEST = 1.5
 """Largest standard deviation, in pixels, of the Gaussian that blurs a picture."""
+MOSAIC_SHARE = 1 / 3
+LENS = 0.3, 1.0
+"""Least and largest deviation, in pixels, of the Gaussian that a lens blurs a picture by."""
 DARKEST = 0.5
 MIXED_SHARE = 0.5
 MIXUP_BETA = 1.2
@@ -163,11 +169,23 @@ def blend(first: NDArray[np.float32], second: NDArray[np.float32], weight: float
 
 def soften(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Blur `SOFT_SHARE` of the S x S x C patches, by a Gaussian of a deviation up to `SOFTEST`."""
-    from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
-
     if rng.random() >= SOFT_SHARE:
         return patch
-    deviation = float(rng.uniform(0, SOFTEST))
+    return _blur(patch, float(rng.uniform(0, SOFTEST)))
+
+
+def mosaic(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Let a camera take `MOSAIC_SHARE` of the S x S x C patches, 0..1, through its lens and its colour filters."""
+    from deconv_cli.degradation.camera import interpolate
+
+    if rng.random() >= MOSAIC_SHARE:
+        return patch
+    return interpolate(_blur(patch, float(rng.uniform(*LENS))), rng)
+
+
+def _blur(patch: NDArray[np.float32], deviation: float) -> NDArray[np.float32]:
+    from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
+
     soft: NDArray[np.float32] = ndimage.gaussian_filter(patch, (deviation, deviation, 0), mode="mirror")
     return soft
 

@@ -31,6 +31,7 @@ from deconv_cli.training.augmentation import (
     flatten,
     mirror_border,
     mixing_weight,
+    mosaic,
     set_text,
     soften,
     to_gray,
@@ -377,9 +378,12 @@ def draw_patch(
         scaled = dim(scaled, rng)
     gray = rng.random() < config.gray_share
     parts = [to_gray(part) if gray else part for part in np.split(scaled, scaled.shape[2] // 3, axis=2)]
-    if "soften" in config.augment:  # Which suits no twins.
-        return soften(parts[0], rng), None
-    return parts[0], parts[1] if len(parts) == 2 else None
+    patch, twin = parts[0], parts[1] if len(parts) == 2 else None
+    if "soften" in config.augment:  # Neither this nor the next suits twins.
+        patch = soften(patch, rng)
+    if "mosaic" in config.augment:
+        patch = mosaic(patch, rng)
+    return patch, twin
 
 
 def prefetch(
