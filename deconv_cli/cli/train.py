@@ -73,7 +73,7 @@ def train(
         typer.Option(metavar="gaussian|camera", help="Kind of noise; camera implies --task photo. [gaussian]"),
     ] = None,
     noise_level: Annotated[
-        str | None, typer.Option(metavar="LOW:HIGH", help="Range of sigma on the 0..255 scale. [0:75; photo: 0:30]")
+        str | None, typer.Option(metavar="LOW:HIGH", help="Range of sigma on the 0..255 scale. [0:75; photo: 0:50]")
     ] = None,
     quality: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Range of JPEG quality. [5:95]")] = None,
     augment: Annotated[
