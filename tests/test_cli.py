@@ -14,6 +14,7 @@ import deconv_cli
 from deconv_cli.__main__ import main
 from deconv_cli.cli.app import build_app
 from deconv_cli.cli.exit_codes import ExitCode
+from deconv_cli.tasks import TASKS
 from deconv_cli.training.config import ClassifyConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -145,6 +146,15 @@ def test_help_states_the_default_shapes():
     for field in ("widths", "blocks"):
         stated = "; ".join(name + ",".join(map(str, getattr(config, field))) for name, config in shapes.items())
         assert f"[{stated}]" in reference
+
+
+def test_help_states_the_ranges_that_are_trained_on():
+    reference = (ROOT / "docs" / "cli.md").read_text()
+    noise, camera, quality = (
+        ":".join(f"{end:g}" for end in TASKS[name].train_range) for name in ("denoise", "photo", "decompress")
+    )
+    assert f"[{noise}; photo: {camera}]" in reference
+    assert f"Range of JPEG quality. [{quality}]" in reference
 
 
 def test_exit_codes_are_documented_from_themselves():

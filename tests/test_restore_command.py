@@ -364,6 +364,8 @@ FILM = bytes((0, 0, 0, 24)) + b"ftypmp42" + bytes(4) + b"mp42isom"
         (None, "another picture behind it was left out"),
         (b"\0\0\x01\x0a\x0e\0\0\0Image_UTC_Data1600000000000SEFH" + bytes(20) + b"SEFT", ""),
         (bytes(512), ""),
+        (b"\xff" * 9, ""),
+        (b"\xff\0\xfe", "3 bytes behind its end were left out"),
     ],
 )
 def test_what_a_telephone_writes_behind_a_jpeg_is_warned_of(restore, behind, told, progressive):

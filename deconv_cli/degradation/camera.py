@@ -207,7 +207,8 @@ def interpolate(image: Floats, rng: np.random.Generator) -> Floats:
     """Let a camera measure one colour a pixel of a picture and interpolate the others, more or less well.
 
     Along edges that leaves patterns two pixels wide, which are no noise. Without noise there is nothing random but the
-    camera, the place of the pattern, and how much of what Malvar's method gets wrong is left by a better one.
+    camera, the place of the pattern, and how much of what Malvar's method (see `add_camera_noise`) gets wrong is left
+    by a better one.
 
     Parameters
     ----------
@@ -231,12 +232,14 @@ def interpolate(image: Floats, rng: np.random.Generator) -> Floats:
     return image + np.float32(rng.uniform()) * error
 
 
-def demosaic(noise: Floats, method: str, down: int, right: int) -> Floats:
+def demosaic(colours: Floats, method: str, down: int, right: int) -> Floats:
     """Keep one colour a pixel, in Bayer's pattern shifted by 0 or 1, and interpolate the others (H x W x 3)."""
-    rows, columns = ((np.arange(side) + shift) % 2 for side, shift in zip(noise.shape[:2], (down, right), strict=True))
+    rows, columns = (
+        (np.arange(side) + shift) % 2 for side, shift in zip(colours.shape[:2], (down, right), strict=True)
+    )
     red, blue = np.outer(1 - rows, 1 - columns), np.outer(rows, columns)
     measured = np.stack((red, 1 - red - blue, blue), axis=2)
-    kept = noise * measured.astype(np.float32)
+    kept = colours * measured.astype(np.float32)
     return _bilinear(kept) if method == "bilinear" else _malvar(kept, measured.astype(bool))
 
 

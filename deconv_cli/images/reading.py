@@ -584,12 +584,12 @@ def _left_behind(kind: str, data: bytes, info: Mapping[Any, Any]) -> Iterator[st
     motion photo there, and notes of their own.
     """
     end = {"png": png.find_end, "jpg": jpeg.find_end}.get(kind, len)(data)
-    behind = b"" if end is None else data[end:].strip(b"\0\r\n")
+    behind = b"" if end is None else data[end:].lstrip(b"\0\r\n").rstrip(b"\0\r\n\xff")
     if kind == "jpg" and b"ftyp" in behind:
         yield "the film of a motion photo was left out"
     elif not behind or "mp" in info or behind.endswith(_TELEPHONES_NOTES):
         return
-    elif data.startswith(behind[:3]):
+    elif behind[:3] == data[:3]:
         yield "another picture behind it was left out"
     else:
         yield f"{len(behind)} bytes behind its end were left out"
