@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from deconv_cli.__main__ import main
 from deconv_cli.cli.app import build_app
 from deconv_cli.cli.exit_codes import ExitCode
 from deconv_cli.tasks import TASKS
+from deconv_cli.training.augmentation import CLASSIFICATION, RESTORATION
 from deconv_cli.training.config import ClassifyConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -155,6 +157,13 @@ def test_help_states_the_ranges_that_are_trained_on():
     )
     assert f"[{noise}; photo: {camera}]" in reference
     assert f"Range of JPEG quality. [{quality}]" in reference
+
+
+def test_help_names_every_augmentation():
+    (line,) = [line for line in (ROOT / "docs" / "cli.md").read_text().splitlines() if "--augment" in line]
+    restoration, classification = line.split("classify:")
+    for names, stated in ((RESTORATION, restoration), (CLASSIFICATION, classification)):
+        assert not set(names) - set(re.findall(r"\w+", stated))
 
 
 def test_exit_codes_are_documented_from_themselves():

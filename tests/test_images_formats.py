@@ -870,6 +870,14 @@ def test_heif_round_trip():
     assert np.abs(result.pixels.astype(int) - frame.pixels).mean() < 3
 
 
+def test_the_film_in_a_heif_is_warned_of():
+    """Telephones put it into a box of its own behind the picture."""
+    data = encode_frame(Frame(samples(3)), "heif")[0]
+    assert read_frame(data).warnings == ()
+    film = boxes.make_box(b"mpvd", boxes.make_box(b"ftyp", b"mp42"))
+    assert read_frame(data + film).warnings == ("the film of a motion photo was left out",)
+
+
 def test_bigtiff_pages_keep_exif(monkeypatch):
     from deconv_cli.images import tiff as tiff_module
 

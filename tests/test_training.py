@@ -439,6 +439,19 @@ def test_gray_patches_of_pairs_are_told_the_noise_of_the_luma(pictures, tmp_path
         assert draw_batch(found, config, find_task("denoise"), 0).levels == pytest.approx(level, abs=3)
 
 
+def test_levels_are_uniform_over_their_range_or_mostly_low(pictures):
+    """A level lies as far into its range as a power of a uniform number: with 2 half of them in its lower quarter."""
+    found, task = PictureSet(sorted(pictures.iterdir()), 16), find_task("denoise")
+    for power, median in ((1.0, 30), (2.0, 20)):
+        config = dataclasses.replace(
+            TINY_CONFIG, batch=400, patch=16, level_range=(10, 50), level_power=power, augment=()
+        )
+        levels = draw_batch(found, config, task, 0).levels
+        assert levels.min() >= 10
+        assert levels.max() == pytest.approx(50, abs=1)
+        assert np.median(levels) == pytest.approx(median, abs=2)
+
+
 def test_it_learns_from_pairs(run, pictures, tmp_path):
     """Twins with noise in the file, in another format: what is learned undoes that noise."""
     noisy = tmp_path / "noisy"

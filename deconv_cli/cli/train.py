@@ -80,8 +80,9 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="flip, rotate, scale, colour, brightness, mixup, cutblur, flat, text or border, or 'none'"
-            " [flip,rotate]; classify: flip, rotate, colour, brightness, mixup, tilt or shift [flip,tilt,shift].",
+            help="flip, rotate, scale, colour, brightness, mixup, cutblur, soften, mosaic, flat, text or border,"
+            " or 'none' [flip,rotate]; classify: flip, rotate, colour, brightness, mixup, tilt or shift"
+            " [flip,tilt,shift].",
         ),
     ] = None,
     gray_share: Annotated[

@@ -15,6 +15,8 @@ Samples = NDArray[Any]
 """uint8, uint16 or float32."""
 MAX_DPI = 65535
 """The finest resolution that is kept: JPEG counts in 16 bits."""
+FILM_LEFT_OUT = "the film of a motion photo was left out"
+"""The warning of it."""
 
 
 @dataclass(frozen=True, eq=False)

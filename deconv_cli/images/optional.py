@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from deconv_cli.errors import DeconvError
 from deconv_cli.images import boxes
 from deconv_cli.images import exif as exif_block
-from deconv_cli.images.frame import Frame, Samples, too_large
+from deconv_cli.images.frame import FILM_LEFT_OUT, Frame, Samples, too_large
 from deconv_cli.images.samples import narrow, widen
 
 RAW_SUFFIXES = frozenset(
@@ -245,16 +245,22 @@ def read_heif(stream: BinaryIO, name: str, max_pixels: int) -> Frame:
         import pillow_heif
     except ImportError:
         raise _missing(name, "heif") from None
-    file = pillow_heif.open_heif(io.BytesIO(stream.read()), convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    data = stream.read()
+    file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
     width, height = file.size
     if width * height > max_pixels:
         raise too_large(name, max_pixels)
     frame = _frame(np.asarray(file), file.info["bit_depth"], name)
-    warnings = ("only the main picture was read",) if len(file) > 1 else ()
+    warnings = []
+    if len(file) > 1:
+        warnings.append("only the main picture was read")
+    if any(box == b"mpvd" for box, _, _ in boxes.boxes(data)):
+        warnings.append(FILM_LEFT_OUT)
     found = {key: file.info[key] for key in ("exif", "xmp") if file.info.get(key)}
     # libheif has turned the picture upright already.
     return _described(
-        replace(frame, icc=file.info.get("icc_profile") or None, lossless=False, warnings=warnings), found
+        replace(frame, icc=file.info.get("icc_profile") or None, lossless=False, warnings=tuple(warnings)),
+        found,
     )
 
 

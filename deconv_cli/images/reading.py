@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from deconv_cli.errors import DeconvError, cannot_read
 from deconv_cli.images import boxes, colour, jpeg, optional, png, tiff
 from deconv_cli.images import exif as exif_block
-from deconv_cli.images.frame import MAX_DPI, Frame, Picture, Samples, too_deep, too_large
+from deconv_cli.images.frame import FILM_LEFT_OUT, MAX_DPI, Frame, Picture, Samples, too_deep, too_large
 from deconv_cli.images.samples import is_gray
 
 MAX_PIXELS = 500_000_000
@@ -586,7 +586,7 @@ def _left_behind(kind: str, data: bytes, info: Mapping[Any, Any]) -> Iterator[st
     end = {"png": png.find_end, "jpg": jpeg.find_end}.get(kind, len)(data)
     behind = b"" if end is None else data[end:].lstrip(b"\0\r\n").rstrip(b"\0\r\n\xff")
     if kind == "jpg" and b"ftyp" in behind:
-        yield "the film of a motion photo was left out"
+        yield FILM_LEFT_OUT
     elif not behind or "mp" in info or behind.endswith(_TELEPHONES_NOTES):
         return
     elif behind[:3] == data[:3]:

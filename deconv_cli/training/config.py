@@ -167,8 +167,10 @@ class TrainConfig(FitConfig):
     scale
         Output side over input side; 0 means the task's first.
     level_range
-        Lowest and highest degradation level, sampled uniformly; empty means the task's own, which is the scale for
-        super-resolution.
+        Lowest and highest degradation level; empty means the task's own, which is the scale for super-resolution.
+    level_power
+        A level lies as far into its range as this power of a uniform number says: 1 samples uniformly, 2 the lower
+        quarter of the range half of the time.
     gray_share
         Share of patches turned to gray, so that one model serves gray pictures too. With 1 the network has one
         channel.
@@ -182,6 +184,7 @@ class TrainConfig(FitConfig):
     task: str = "denoise"
     scale: int = 0
     level_range: tuple[float, ...] = ()
+    level_power: float = 1.0
     gray_share: float = 0.4
     loss: str = "l1"
     ema: float = 0.999
@@ -210,6 +213,7 @@ class TrainConfig(FitConfig):
             f"the level range must be LOW:HIGH with {least:g} <= LOW <= HIGH <= {most:g}": (
                 self.scale == 1 and not least <= low <= high <= most
             ),
+            "level_power must be positive": not 0 < self.level_power < math.inf,
             "gray_share is a share from 0 to 1": not 0 <= self.gray_share <= 1,
             "ema must be at least 0 and below 1": not 0 <= self.ema < 1,
             "cutblur needs input and truth of one size: leave it out for super-resolution": (

@@ -347,7 +347,7 @@ def draw_batch(pictures: Pictures, config: TrainConfig, task: Task, step: int) -
         if "text" in config.augment and not untouched:
             target = set_text(target, rng, config.scale)
         if twin is None:
-            level = rng.uniform(low, high)
+            level = low + (high - low) * rng.random() ** config.level_power
         else:
             level = min(max(pictures.level(int(index), gray=twin.shape[2] == 1), low), high)
         if untouched:
