@@ -1083,7 +1083,7 @@ def test_muon_descends():
 
 @pytest.mark.parametrize("values", [{"steps": "many"}, {"batch": 2.5}, {"widths": 8}, {"seed": True}, {"lr": -1.0}])
 def test_values_of_the_wrong_type_or_range_are_refused(values):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"^c\.toml: "):
         config_from_dict(values, "c.toml")
 
 

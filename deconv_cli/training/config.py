@@ -296,7 +296,10 @@ def config_from_dict(values: dict[str, Any], source: str, kind: type[Config] = T
         if key not in defaults:
             raise UsageError(f"{source}: {unknown_name('key', key, defaults)}")
         checked[key] = _as_type_of(defaults[key], value, f"{source}: {key}")
-    return kind(**checked)
+    try:
+        return kind(**checked)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
 
 
 def load_toml(path: Path) -> dict[str, Any]:
