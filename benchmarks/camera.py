@@ -58,6 +58,7 @@ class Damage:
 ROWS = (
     Damage(),
     Damage(quality=70),
+    Damage("typical", 2, 95),
     *(Damage("typical", level, 90) for level in (5, 10, 20, 40)),
     Damage("typical", 10),
     Damage("smoothed", 8, 95),
@@ -67,7 +68,7 @@ ROWS = (
     Damage("fine", 20, 95, softness=1),
     *(
         Damage(camera, level, quality, 0.6, True)
-        for camera, level, quality in (("", 0, 0), ("fine", 3, 0), ("fine", 8, 95))
+        for camera, level, quality in (("", 0, 0), ("fine", 1, 95), ("fine", 3, 0), ("fine", 8, 95))
     ),
 )
 

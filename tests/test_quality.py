@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data
 
-from deconv_cli.degradation.camera import Camera, add_camera_noise
+from deconv_cli.degradation.camera import Camera, add_camera_noise, interpolate
 from deconv_cli.degradation.shrinking import shrink
 from deconv_cli.images import from_float, to_float
 from deconv_cli.metrics import psnr
@@ -47,7 +47,7 @@ def test_denoising(run, folders, kind, floors):
     [
         (("--task", "decompress"), (1.95, 1.87, 1.87, 1.78)),
         (("--task", "decompress", "--gray"), (2.03, 1.95, 1.92, 1.87)),
-        (("--task", "photo"), (2.88, 5.7, 8.2)),
+        (("--task", "photo"), (2.9, 5.7, 8.2)),
         (("--scale", "2"), (3.45,)),
         (("--scale", "3"), (2.45,)),
         (("--scale", "4"), (2.3,)),
@@ -69,6 +69,16 @@ def test_strong_noise_of_a_camera_that_keeps_edges_in_a_soft_picture(folders):
     noisy = from_float(add_camera_noise(soft, 20, np.random.default_rng(0), camera), np.uint8)
     truth = from_float(soft, np.uint8)
     assert psnr(truth, Restorer("photo").restore(noisy).pixels) > psnr(truth, noisy) + 12.5
+
+
+@pytest.mark.parametrize(("level", "floor"), [(0, 42.3), (2, 39.5)])
+def test_patterns_of_demosaicing_are_no_noise(folders, level, floor):
+    """Weights that had seen weak noise as seldom as strong make 41.4 of it without noise and 39.3 with."""
+    clean = to_float(np.asarray(Image.open(folders / "colour" / "chelsea.png")))
+    mosaicked = interpolate(ndimage.gaussian_filter(clean, (0.6, 0.6, 0)), np.random.default_rng(0))
+    camera = Camera(demosaicing="malvar", luma_smoothing=0, chroma_smoothing=0)
+    noisy = from_float(add_camera_noise(mosaicked, level, np.random.default_rng(0), camera), np.uint8)
+    assert psnr(from_float(mosaicked, np.uint8), Restorer("photo").restore(noisy).pixels) > floor
 
 
 @pytest.mark.parametrize(("name", "floor"), [("sr-x2", 30.8), ("sr-x3", 28.4), ("sr-x4", 27.0)])

@@ -28,7 +28,7 @@ CLEAN_LEVEL = 2.0
 """An estimated noise level below this is none to speak of: clean photographs read 1 to 2."""
 COMPRESSED_LEVEL = 4.0
 """The same for a compressed picture, whose block borders and ringing read as noise."""
-REMOVED, COMPRESSED_REMOVED = 1.3, 3.0
+REMOVED, COMPRESSED_REMOVED = 1.5, 3.0
 """What a trial takes from where a picture is flat, from which there is noise that nothing else shows; and the same for
 what shows that it was compressed, whose artefacts are taken, too."""
 GOOD_QUALITY = 90
