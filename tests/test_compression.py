@@ -30,6 +30,7 @@ from deconv_cli.network.engines import ENGINES
 from deconv_cli.network.quantization import Quantization
 from deconv_cli.network.weights import Weights, load_weights, save_weights, to_parameters
 from deconv_cli.restoration.restorer import Restorer, cached_restorer, restore
+from deconv_cli.restoration.trial import Removed
 from deconv_cli.tasks import find_task
 from deconv_cli.training.data import PictureSet
 
@@ -482,12 +483,13 @@ def bundled(weights, rounded, tmp_path, monkeypatch):
     folder = tmp_path / "weights"
     folder.mkdir()
     registry = {}
-    for name, each in {"denoise": weights, "denoise-int8": rounded, "decompress": weights}.items():
-        task = name.removesuffix("-int8")
-        described, parameters = dataclasses.replace(each.description, name=name, task=task), dict(each.parameters)
-        if task == "decompress":
+    networks = {"denoise": weights, "denoise-int8": rounded, "decompress": weights, "photo": weights}
+    for name, each in networks.items():
+        task = find_task(name.removesuffix("-int8"))
+        described, parameters = dataclasses.replace(each.description, name=name, task=task.name), dict(each.parameters)
+        if not task.condition_planes:
             architecture = dataclasses.replace(described.architecture, condition_planes=0)
-            described = dataclasses.replace(described, architecture=architecture, level_range=(5, 95))
+            described = dataclasses.replace(described, architecture=architecture, level_range=task.train_range)
             parameters["head.weight"] = parameters["head.weight"][:, :3]
         made = dataclasses.replace(each, description=described, parameters=parameters)
         save_weights(folder / f"{name}.safetensors", made)
@@ -524,12 +526,27 @@ def test_fast_takes_the_bundled_int8_weights_and_says_so(run, bundled, tmp_path)
     assert "--fast" in both.stderr
 
 
-def test_fast_says_nothing_of_weights_that_only_measure(run, tmp_path):
+def test_fast_says_nothing_of_weights_that_only_measure(run, bundled, tmp_path, monkeypatch):
     """A trial looks for hidden noise by weights that are not there in int8, and something else restores, or nothing."""
+
+    def nothing_hidden(pixels, trial):
+        assert trial(pixels).shape == pixels.shape
+        return Removed(0, 0)
+
+    monkeypatch.setattr("deconv_cli.restoration.decision.removed_noise", nothing_hidden)
     Image.fromarray(data.chelsea()[100:196, 100:228]).save(tmp_path / "worn.jpg", quality=15)
     ran = run("restore", "--fast", "--json", tmp_path / "worn.jpg", tmp_path / "out.png")
-    assert ran.json_lines[0]["weights"] == "decompress-int8"
-    assert "no weights in int8" not in ran.stderr
+    assert ran.json_lines[0]["weights"] == "decompress"
+    assert "no weights in int8 are bundled for decompress" in ran.stderr
+    assert "photo" not in ran.stderr
+
+
+@pytest.mark.parametrize("task", ["denoise", "decompress", "photo"])
+def test_fast_has_weights_for_every_task_that_keeps_the_size(run, tmp_path, task):
+    Image.fromarray(data.chelsea()[100:140, 100:156]).save(tmp_path / "in.png")
+    ran = run("restore", "--fast", "--task", task, "--json", tmp_path / "in.png", tmp_path / "out.png")
+    assert ran.json_lines[0]["weights"] == f"{task}-int8"
+    assert ran.stderr == ""
 
 
 def test_a_processor_without_int8_computes_the_same_in_float(rounded, monkeypatch):
