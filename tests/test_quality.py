@@ -71,6 +71,16 @@ def test_strong_noise_of_a_camera_that_keeps_edges_in_a_soft_picture(folders):
     assert psnr(truth, Restorer("photo").restore(noisy).pixels) > psnr(truth, noisy) + 12.5
 
 
+@pytest.mark.parametrize(("name", "most"), [("denoise", 0.2), ("decompress", 0.14), ("photo", 0.18)])
+def test_half_of_a_network_in_int8_stays_near_the_whole(run, folders, name, most):
+    """Decibels that it may lose at any level."""
+    weights = ("--weights", name, "--weights", f"{name}-int8")
+    rows = run("bench", folders / "colour", *weights, "--json").json["rows"]
+    whole, half = ([row["psnr"] for row in rows if row["method"] == method] for method in (name, f"{name}-int8"))
+    assert len(whole) == len(half) >= 3
+    assert max(np.subtract(whole, half)) < most
+
+
 @pytest.mark.parametrize(("level", "floor"), [(0, 42.3), (2, 39.5)])
 def test_patterns_of_demosaicing_are_no_noise(folders, level, floor):
     """Weights that had seen weak noise as seldom as strong make 41.4 of it without noise and 39.3 with."""

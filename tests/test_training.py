@@ -522,6 +522,16 @@ def test_bad_options_are_refused_before_any_work(run, pictures, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_a_value_out_of_range_is_told_with_where_it_may_come_from(run, pictures, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("lr = -1")
+    assert run("train", pictures, "--config", recipe).stderr.startswith(f"error: {recipe}: rates")
+    recipe.write_text("lr = 0.01")
+    both = run("train", pictures, "--config", recipe, "--clip", "nan")
+    assert both.stderr.startswith(f"error: {recipe} and options: clip")
+    assert run("train", pictures, "--clip", "nan").stderr.startswith("error: options: clip")
+
+
 def test_bad_folders_and_outputs_are_refused(run, pictures, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -283,10 +283,10 @@ class _Request:
     device: str
     json: bool
 
-    @property
-    def source(self) -> str:
-        """Where the hyper-parameters come from, for messages."""
-        return str(self.config or "options")
+    def source(self, given: Collection[str]) -> str:
+        """Return where the hyper-parameters come from, for messages."""
+        options = "options" if given or not self.config else None
+        return " and ".join(str(part) for part in (self.config, options) if part)
 
     @property
     def all_folders(self) -> list[Path]:
@@ -362,7 +362,7 @@ def _train_classifier(streams: Streams, request: _Request, toml: dict[str, Any],
         raise UsageError(f"{options}: not for --task classify")
     if len(request.folders) > 1:
         raise UsageError("--task classify takes one FOLDER, with a folder for each class in it")
-    settings = config_from_dict({**toml, **given}, request.source, ClassifyConfig)
+    settings = config_from_dict({**toml, **given}, request.source(given), ClassifyConfig)
     files = request.run_files("classify", settings.activation)
     _refuse(files, request.all_folders, replace=request.overwrite, hint="; use")
     with graceful_stop() as stop, streams.progress(settings.steps, "step") as bar:
@@ -472,7 +472,7 @@ def _settings(request: _Request, toml: dict[str, Any], given: dict[str, Any]) ->
     values = {**toml, **given}
     if request.init:
         values = {**_shape_left_open(load_by_name(request.init).description.architecture, values), **values}
-    return config_from_dict(values, request.source)
+    return config_from_dict(values, request.source(given))
 
 
 def _shape_left_open(architecture: Architecture, given: Collection[str]) -> dict[str, Any]:
